@@ -1,0 +1,1 @@
+"""Names → files → verified weights; safe readers only."""

@@ -1,0 +1,10 @@
+"""The adapter functions of the golden checker: thin calls into the library, one file per room beside this one.
+
+Where an adapter re-applies a published quirk (SPEC section 14) to our right answer, the line says which.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
