@@ -307,7 +307,9 @@ class Transcript:
         try:
             return _transcript_from_dict(data)
         except (KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"this is not a Vermilion or FireRedASR2S result: {error!r} is missing or malformed") from error
+            raise FormatError(
+                f"this is not a Vermilion or FireRedASR2S result: {error!r} is missing or malformed"
+            ) from error
 
 
 def _transcript_from_dict(data: dict[str, Any]) -> Transcript:

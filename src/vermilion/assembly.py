@@ -1,0 +1,178 @@
+"""Segments on their way through the pipeline, the isolation of their failures, and their way back into a transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vermilion.errors import ModelError, VermilionError
+from vermilion.transcript import (
+    Event,
+    EventResult,
+    Failure,
+    LanguageResult,
+    LanguageSpan,
+    Recognition,
+    Sentence,
+    Span,
+    VadResult,
+    Word,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vermilion.audio import Recording
+
+R = TypeVar("R")
+
+
+@dataclass
+class Unit:
+    """One segment on its way through the pipeline."""
+
+    job: Job
+    recording: Recording
+    span: Span
+    language: LanguageResult | None = None
+    recognition: Recognition | None = None
+    sentences: list[Sentence] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    routed: bool = False
+    """handled by the fallback recogniser"""
+
+    def audio(self) -> tuple[NDArray[Any], int]:
+        """Samples of the segment and their rate."""
+        return self.recording.slice(self.span.start, self.span.end), 16000
+
+    def fail(self, stage: str, error: VermilionError) -> None:
+        """Note a failure on the recording."""
+        self.job.failures.append(Failure(self.recording.name, error, stage, self.span))
+
+
+@dataclass
+class Job:
+    """One recording (all its channels) on its way through the pipeline."""
+
+    source: str
+    utterance_id: str
+    recordings: list[Recording]
+    duration: float
+    detections: list[VadResult] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    waiting: int = 0
+    """segments not yet through"""
+    started: bool = False
+    """all segments are known"""
+
+    def close(self) -> None:
+        """Give the recordings' memory and files back."""
+        for recording in self.recordings:
+            recording.close()
+
+
+def as_error(error: Exception) -> VermilionError:
+    """Give any exception a type of ours; the original stays as its cause."""
+    if isinstance(error, VermilionError):
+        return error
+    wrapped = ModelError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def guarded(work: Callable[[Any], R], audio: Any) -> R:
+    """Run a stage on one recording; whatever it raises becomes a typed error."""
+    try:
+        return work(audio)
+    except Exception as error:  # the seam where foreign code of any kind plugs in
+        raise as_error(error) from error
+
+
+def isolated(work: Callable[[list[Unit]], Sequence[R | Failure]], units: list[Unit], stage: str) -> list[R | Failure]:
+    """Run a stage on a batch; if it raises, run its items one by one, so that one bad item costs no other.
+
+    Every failure is noted on its unit's recording and stands in the result at its place.
+    """
+    try:
+        results = list(work(units))
+        if len(results) != len(units):
+            raise ModelError(f"the {stage} module returned {len(results)} results for {len(units)} segments")
+    except Exception as error:  # noqa: BLE001 - the seam where foreign code of any kind plugs in
+        if len(units) > 1:
+            return [r for unit in units for r in isolated(work, [unit], stage)]
+        results = [Failure(unit.recording.name, as_error(error), stage, unit.span) for unit in units]
+    for unit, result in zip(units, results, strict=True):
+        if isinstance(result, Failure):
+            unit.fail(stage, result.error)
+    return results
+
+
+def utterance_id(name: str) -> str:
+    """`talks/one.wav` → `one`."""
+    return Path(name).stem or name
+
+
+def whole(recording: Recording, max_seconds: float) -> list[Span]:
+    """The whole recording as one segment, cut at quiet points where it is too long for a recogniser."""
+    from vermilion.audio import quiet_cuts
+
+    if recording.duration == 0:
+        return []
+    edges = [0.0, *(cut / 16000 for cut in quiet_cuts(recording.samples, max_seconds)), recording.duration]
+    return [Span(a, b) for a, b in pairwise(edges)]
+
+
+def events_of(result: EventResult) -> list[Event]:
+    """Flatten the spans of all events."""
+    return [Event(label, s.start, s.end) for label, spans in result.spans.items() for s in spans]
+
+
+def placed(unit: Unit) -> list[Sentence]:
+    """Move a segment's sentences to the recording's timeline; the outer ones reach the segment's edges."""
+    offset, end = unit.span.start, unit.span.end
+    recognition = unit.recognition
+    sentences = [s for s in unit.sentences if s.text]
+    moved = []
+    for i, sentence in enumerate(sentences):
+        moved.append(
+            replace(
+                sentence,
+                start=offset if i == 0 else min(offset + sentence.start, end),
+                end=end if i == len(sentences) - 1 else min(offset + sentence.end, end),
+                words=[_shifted(w, offset) for w in sentence.words],
+                confidence=recognition.confidence if recognition else 0.0,
+                language=unit.language.language if unit.language else (recognition.language if recognition else None),
+                dialect=unit.language.dialect if unit.language else None,
+                language_confidence=unit.language.confidence if unit.language else 0.0,
+                channel=unit.recording.channel,
+                flags=list(unit.flags),
+            )
+        )
+    return moved
+
+
+def _shifted(word: Word, offset: float) -> Word:
+    return replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+
+
+def languages_of(units: list[Unit]) -> list[LanguageSpan]:
+    """Join neighbouring segments of one language; the confidence is the mean over their durations."""
+    spans: list[LanguageSpan] = []
+    for unit in units:
+        found = unit.language
+        if found is None:
+            continue
+        last = spans[-1] if spans else None
+        if last is not None and (last.language, last.dialect) == (found.language, found.dialect):
+            weight, more = last.end - last.start, unit.span.duration
+            confidence = (last.confidence * weight + found.confidence * more) / max(weight + more, 1e-9)
+            spans[-1] = replace(last, confidence=confidence, end=max(last.end, unit.span.end))
+        else:
+            spans.append(LanguageSpan(found.language, found.dialect, found.confidence, unit.span.start, unit.span.end))
+    return spans
