@@ -278,9 +278,12 @@ class Pipeline:
             detection = guarded(self.detector.detect, audio)
             job.detections.append(detection)
             segments = detection.segments
-        if self.event_detector is not None:
-            job.events.extend(events_of(guarded(self.event_detector.detect, audio)))
         job.units.extend(Unit(job, recording, span) for span in segments)
+        if self.event_detector is not None:
+            try:
+                job.events.extend(events_of(guarded(self.event_detector.detect, audio)))
+            except VermilionError as error:  # the transcript is worth having without its events
+                job.failures.append(Failure(recording.name, error, "events"))
 
     # ---- middle: segments → languages, words, sentences
 

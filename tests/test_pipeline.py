@@ -1,0 +1,241 @@
+"""The pipeline over test doubles: order, isolation of failures, routing, times, switches."""
+
+import numpy as np
+import pytest
+
+from vermilion.errors import AudioError, ModelError
+from vermilion.pipeline import Pipeline, PipelineOptions
+from vermilion.testing import FakeDetector, FakeEventDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
+from vermilion.transcript import Failure, LanguageResult, Recognition, Span, Transcript
+
+RATE = 16000
+
+
+def tone(seconds, level=0.3):
+    return (level * np.sin(np.arange(int(seconds * RATE)) * 0.2)).astype(np.float32), RATE
+
+
+def build(spans=None, **kwargs):
+    parts = {
+        "detector": FakeDetector(spans),
+        "identifier": FakeIdentifier(),
+        "recognizer": FakeRecognizer(),
+        "restorer": FakeRestorer(),
+    }
+    parts.update(kwargs)
+    return Pipeline(
+        parts.pop("detector"),
+        parts.pop("identifier"),
+        parts.pop("recognizer"),
+        parts.pop("restorer"),
+        parts.pop("options", None),
+        **parts,
+    )
+
+
+def test_segments_become_sentences_on_the_recordings_timeline():
+    t = build([Span(0.5, 1.5), Span(2.0, 3.25)]).transcribe(tone(4))
+    assert [s.text for s in t.sentences] == ["Heard 1.00.", "Heard 1.25."]
+    assert [(s.start, s.end) for s in t.sentences] == [(0.5, 1.5), (2.0, 3.25)]
+    assert t.text == "Heard 1.00. Heard 1.25."
+    assert [(w.start, w.end) for w in t.words] == [(0.5, 1.0), (1.0, 1.5), (2.0, 2.625), (2.625, 3.25)]
+    assert t.segments == [Span(0.5, 1.5), Span(2.0, 3.25)]
+    assert t.duration == 4.0
+    assert t.models == {"vad": "fake-vad", "lid": "fake-lid", "asr": "fake-asr", "punc": "fake-punc"}
+    assert [(x.language, x.start, x.end) for x in t.languages] == [("en", 0.5, 3.25)]
+
+
+def test_published_keys_are_a_subset_of_the_dict():
+    d = build([Span(0.0, 1.0)]).transcribe(tone(2), utterance_id="u").to_dict()
+    assert d["uttid"] == "u"
+    assert d["vad_segments_ms"] == [[0, 1000]]
+    assert list(d)[:7] == ["uttid", "text", "sentences", "vad_segments_ms", "dur_s", "words", "wav_path"]
+    assert {"start_ms", "end_ms", "text", "asr_confidence", "lang", "lang_confidence"} <= set(d["sentences"][0])
+    again = Transcript.from_dict(d)
+    assert again.to_dict() == d
+
+
+def test_many_recordings_come_back_in_order_and_a_bad_one_costs_nobody(tmp_path):
+    missing = tmp_path / "missing.wav"
+    sources = [tone(3), missing, tone(1), (np.zeros(0, np.float32), RATE), tone(2)]
+    results = list(build(FakeDetector().spans).transcribe_many(sources))
+    assert [type(r).__name__ for r in results] == ["Transcript", "Failure", "Transcript", "Transcript", "Transcript"]
+    assert isinstance(results[1].error, AudioError)
+    assert "missing.wav" in str(results[1])
+    assert [r.duration for r in results if isinstance(r, Transcript)] == [3.0, 1.0, 0.0, 2.0]
+    assert results[3].text == ""
+    assert results[3].warnings
+
+
+def test_transcribe_raises_the_typed_error_of_a_bad_recording(tmp_path):
+    with pytest.raises(AudioError):
+        build().transcribe(tmp_path / "nothing.wav")
+
+
+class Fragile(FakeRecognizer):
+    """Raises when a segment of one second is in the batch."""
+
+    def recognize(self, recordings, options=None, /):
+        if any(len(samples) == RATE for samples, _ in recordings):
+            raise RuntimeError("out of memory")
+        return super().recognize(recordings, options)
+
+
+def test_a_failing_segment_is_reported_in_place_and_languages_do_not_shift():
+    spans = [Span(0, 2), Span(2, 3), Span(3, 5)]
+    t = build(spans, recognizer=Fragile(), identifier=FakeIdentifier(["en", "zh mandarin", "fr"])).transcribe(tone(5))
+    # the longest segments come first in a batch: labels are given in batch order, so look them up by time
+    assert [(s.start, s.text) for s in t.sentences] == [(0, "Heard 2.00."), (3, "Heard 2.00.")]
+    assert [f.stage for f in t.failures] == ["asr"]
+    assert t.failures[0].span == Span(2, 3)
+    assert isinstance(t.failures[0].error, ModelError)
+    assert "out of memory" in str(t.failures[0])
+    assert len(t.segments) == 3
+
+
+class BrokenIdentifier:
+    """Fails for the segments of one second only, in place."""
+
+    name = "broken"
+
+    def identify(self, recordings, /):
+        return [
+            Failure("x", ModelError("no label"), "lid") if len(r[0]) == RATE else LanguageResult("en", None, 0.9)
+            for r in recordings
+        ]
+
+
+def test_a_failed_language_keeps_the_text_and_the_others_languages():
+    t = build([Span(0, 2), Span(2, 3), Span(3, 6)], identifier=BrokenIdentifier()).transcribe(tone(6))
+    assert [s.language for s in t.sentences] == ["en", None, "en"]
+    assert [f.stage for f in t.failures] == ["lid"]
+
+
+class BrokenRestorer(FakeRestorer):
+    def restore_words(self, items, /):
+        raise ValueError("word count")
+
+
+def test_without_a_working_restorer_the_text_stays():
+    t = build([Span(0, 2)], restorer=BrokenRestorer()).transcribe(tone(2))
+    assert t.text == "heard 2.00"
+    assert [f.stage for f in t.failures] == ["punc"]
+
+
+def test_a_detector_that_raises_fails_its_recording_only():
+    class Picky(FakeDetector):
+        def detect(self, audio, /):
+            if len(audio[0]) == 2 * RATE:
+                raise RuntimeError("bad shape")
+            return super().detect(audio)
+
+    results = list(build(detector=Picky([Span(0, 1)])).transcribe_many([tone(1), tone(2), tone(3)]))
+    assert [type(r).__name__ for r in results] == ["Transcript", "Failure", "Transcript"]
+    assert results[1].stage == "vad"
+
+
+def test_a_broken_event_detector_does_not_cost_the_transcript():
+    class Broken(FakeEventDetector):
+        def detect(self, audio, /):
+            raise RuntimeError("no")
+
+    t = build([Span(0, 1)], event_detector=Broken()).transcribe(tone(1))
+    assert t.text == "Heard 1.00."
+    assert [f.stage for f in t.failures] == ["events"]
+
+
+def test_events_are_labelled_and_in_time_order():
+    events = FakeEventDetector({"speech": [Span(2, 3)], "music": [Span(0, 1)]})
+    t = build([Span(0, 1)], event_detector=events).transcribe(tone(4))
+    assert [(e.label, e.start) for e in t.events] == [("music", 0), ("speech", 2)]
+
+
+def test_every_module_can_be_switched_off():
+    t = Pipeline(None, None, FakeRecognizer(), None).transcribe(tone(2))
+    assert (t.text, t.segments, t.sentences[0].language) == ("heard 2.00", [Span(0.0, 2.0)], None)
+    assert t.to_dict()["sentences"][0]["lang"] is None
+    t = Pipeline(FakeDetector([Span(0, 1)]), FakeIdentifier(["zh yue"]), None, None).transcribe(tone(2))
+    assert (t.text, t.languages[0].dialect) == ("", "yue")
+    off = PipelineOptions(vad=False, lid=False, punctuation=False, events=False)
+    assert build([Span(0, 1)], options=off).models() == {"asr": "fake-asr"}
+
+
+def test_punctuation_off_keeps_the_language():
+    t = build([Span(0, 1)], restorer=None).transcribe(tone(1))
+    assert (t.sentences[0].text, t.sentences[0].language) == ("heard 1.00", "en")
+
+
+def test_silent_segments_leave_no_sentence():
+    t = build([Span(0, 1)], recognizer=FakeRecognizer(lambda x: "")).transcribe(tone(1))
+    assert t.sentences == []
+    assert t.segments == [Span(0, 1)]
+    assert build([]).transcribe(tone(1)).warnings == ["no speech was found"]
+
+
+def test_languages_that_the_recogniser_lacks_are_routed_or_flagged():
+    def own(**kwargs):
+        return build(
+            [Span(0, 1), Span(1, 2)],
+            recognizer=FakeRecognizer(lambda x: "own", languages=frozenset({"en", "zh"})),
+            identifier=FakeIdentifier(["en", "fr"]),
+            **kwargs,
+        )
+
+    other = FakeRecognizer(lambda x: "Autre.", name="whisper", punctuates=True, languages=frozenset({"fr"}))
+    routed = own(fallback=other).transcribe(tone(2))
+    assert [s.text for s in routed.sentences] == ["Own.", "Autre."]
+    assert [s.flags for s in routed.sentences] == [[], ["routed"]]
+    flagged = own().transcribe(tone(2))
+    assert [s.flags for s in flagged.sentences] == [[], ["unsupported-language"]]
+    assert "fr" in flagged.warnings[0]
+    assert "starter" in flagged.warnings[0]
+    never = own(fallback=other, options=PipelineOptions(route="never")).transcribe(tone(2))
+    assert [s.text for s in never.sentences] == ["Own.", "Own."]
+
+
+def test_channels_can_be_transcribed_separately():
+    left, right = tone(2)[0], tone(2)[0]
+    right[:RATE] = 0
+    pipeline = build(detector=FakeDetector(), options=PipelineOptions(channels="separate"))
+    t = pipeline.transcribe((np.stack([left, right], axis=1), RATE))
+    assert sorted((s.channel, s.start) for s in t.sentences) == [(0, 0.0), (0, 1.0), (1, 1.0)]
+    assert [s.start for s in t.sentences] == sorted(s.start for s in t.sentences)
+
+
+def test_segments_of_many_recordings_share_batches_and_mates_change_nothing():
+    recognizer = FakeRecognizer()
+    spans = [Span(float(i), i + 1.0) for i in range(4)]
+    sources = [tone(4, 0.1 * (i + 1)) for i in range(3)]
+    together = list(build(spans, recognizer=recognizer).transcribe_many(sources))
+    assert max(recognizer.batches) > 4
+    alone = [build(spans).transcribe(s) for s in sources]
+    assert [t.to_dict() for t in together] == [t.to_dict() for t in alone]
+
+
+def test_long_recordings_without_detection_are_cut_not_dropped():
+    t = build(detector=None).transcribe(tone(150))
+    assert len(t.sentences) >= 3
+    assert t.segments == [Span(0.0, 150.0)]
+    assert max(s.end - s.start for s in t.sentences) <= 60
+    assert t.sentences[-1].end == 150.0
+
+
+def test_progress_tells_every_stage():
+    steps = []
+    build([Span(0, 1)]).transcribe(tone(1), progress=steps.append)
+    assert [s.stage for s in steps] == ["open", "vad", "asr", "done"]
+    assert steps[-1].done == steps[-1].total == 1.0
+
+
+def test_results_of_the_wrong_length_are_an_error_not_a_shift():
+    class Short(FakeRecognizer):
+        def recognize(self, recordings, options=None, /):
+            return [Recognition("x", 1.0)] * max(0, len(recordings) - 1)
+
+    t = build([Span(0, 1), Span(1, 2)], recognizer=Short()).transcribe(tone(2))
+    assert t.sentences == []
+    assert len(t.failures) == 2
+
+
+def test_an_empty_list_gives_nothing():
+    assert list(build().transcribe_many([])) == []
