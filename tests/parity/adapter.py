@@ -8,3 +8,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from punc_adapter import load_punc, punc_length_limit, punc_text_fix  # noqa: E402
