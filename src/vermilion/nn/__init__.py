@@ -1,1 +1,1 @@
-"""To be written."""
+"""The networks: tensors in, tensors out; no files, no text."""
