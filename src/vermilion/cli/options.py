@@ -1,0 +1,131 @@
+"""Options that several commands share; their defaults are the library's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from vermilion.decoding.options import DecodingOptions
+from vermilion.formats import SubtitleOptions
+from vermilion.pipeline import PipelineOptions
+from vermilion.vad import EventOptions, VadOptions
+
+DEFAULTS = PipelineOptions()
+
+MODELS = Group.create_ordered("Models")
+OUTPUT = Group.create_ordered("Output")
+STAGES = Group.create_ordered("What is done")
+SEARCH = Group.create_ordered("Search")
+SUBTITLES = Group.create_ordered("Subtitles")
+VAD = Group.create_ordered("Voice activity")
+
+Inputs = Annotated[
+    list[str],
+    Parameter(help="Recordings: files, folders (searched through), globs, or - for standard input."),
+]
+ModelsOption = Annotated[
+    str,
+    Parameter(
+        name=["--models", "-m"],
+        group=MODELS,
+        help="auto = the best models present; starter, fireredasr2-aed, fireredasr2-llm, or a folder with models.",
+    ),
+]
+Json = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, group=OUTPUT, help="One JSON object per line on stdout."),
+]
+Quiet = Annotated[
+    bool,
+    Parameter(
+        name=["--quiet", "-q"],
+        negative="",
+        show_default=False,
+        group=OUTPUT,
+        help="Say nothing but results and errors.",
+    ),
+]
+VadGroup = Annotated[VadOptions, Parameter(name="*", group=VAD)]
+EventGroup = Annotated[EventOptions, Parameter(name="*", group=VAD)]
+SubtitleGroup = Annotated[SubtitleOptions, Parameter(name="*", group=SUBTITLES)]
+DecodingGroup = Annotated[DecodingOptions, Parameter(name="*", group=SEARCH)]
+
+
+@Parameter(name="*", group=MODELS)
+@dataclass(frozen=True)
+class Hardware:
+    """Where the networks run."""
+
+    device: str = DEFAULTS.device
+    """Torch device: cpu, cuda, cuda:1, mps."""
+    precision: str = DEFAULTS.precision
+    """Number format: float32, float16, bfloat16."""
+
+    def apply(self, options: PipelineOptions = DEFAULTS) -> PipelineOptions:
+        """Put device and precision into pipeline options."""
+        return replace(options, device=self.device, precision=self.precision)
+
+    def __str__(self) -> str:
+        """How messages call it."""
+        return f"{self.device}, {self.precision}"
+
+
+@Parameter(name="*", group=STAGES)
+@dataclass(frozen=True)
+class Stages:
+    """What the pipeline does."""
+
+    recognizer: Literal["auto", "aed", "llm", "whisper"] = DEFAULTS.recognizer
+    """Which recogniser; auto = FireRedASR2-AED if it is present, else Whisper out of the starter set."""
+    language: str | None = DEFAULTS.language
+    """Language of all recordings, such as en or "zh mandarin"; not identified then."""
+    channels: Literal["mix", "separate"] = DEFAULTS.channels
+    """mix = one transcript; separate = each channel transcribed and labelled."""
+    vad: bool = DEFAULTS.vad
+    """Find the speech first."""
+    events: bool = DEFAULTS.events
+    """Label speech, singing and music."""
+    lid: bool = DEFAULTS.lid
+    """Identify languages."""
+    punctuation: bool = DEFAULTS.punctuation
+    """Restore punctuation and casing."""
+    punc_max_length: int = -1
+    """Cut sentences beyond this length (Chinese characters; Latin letters count half); -1 = no limit."""
+    route: Literal["auto", "never"] = DEFAULTS.route
+    """auto = languages that the recogniser does not cover go to Whisper, if it is installed."""
+    max_seconds: float | None = DEFAULTS.max_seconds
+    """Refuse longer recordings."""
+
+    def pipeline_options(self, decoding: DecodingOptions, hardware: Hardware) -> PipelineOptions:
+        """Put everything into the library's options."""
+        options = PipelineOptions(
+            recognizer=self.recognizer,
+            language=self.language,
+            channels=self.channels,
+            vad=self.vad,
+            events=self.events,
+            lid=self.lid,
+            punctuation=self.punctuation,
+            route=self.route,
+            max_seconds=self.max_seconds,
+            decoding=decoding,
+        )
+        return hardware.apply(options)
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True)
+class Output:
+    """Where results go."""
+
+    output_dir: Annotated[Path | None, Parameter(name=["--output-dir", "-o"])] = None
+    """Folder for the outputs; without it the transcript is printed."""
+    format: Annotated[list[str] | None, Parameter(name=["--format", "-f"])] = None
+    """Format of the outputs; may be repeated, or separated by commas. [default: srt and json]"""
+    visualize: Literal["png", "html"] | None = None
+    """Draw a timeline beside the outputs (png unless html is given)."""
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """Redo recordings whose outputs are there already."""

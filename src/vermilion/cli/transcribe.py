@@ -1,0 +1,81 @@
+"""`vermilion transcribe`."""
+
+from __future__ import annotations
+
+from vermilion import loading
+from vermilion.cli import outputs
+from vermilion.cli.console import Terminal
+from vermilion.cli.each import recordings
+from vermilion.cli.inputs import Item
+from vermilion.cli.options import (
+    DecodingGroup,
+    Hardware,
+    Inputs,
+    Json,
+    ModelsOption,
+    Output,
+    Quiet,
+    Stages,
+    SubtitleGroup,
+    VadGroup,
+)
+from vermilion.cli.run import Run
+from vermilion.decoding.options import DecodingOptions
+from vermilion.errors import OptionsError
+from vermilion.formats import SubtitleOptions
+from vermilion.vad import VadOptions
+
+EXAMPLES = """Examples:
+  vermilion transcribe talk.mp4                         read it on the screen
+  vermilion transcribe talk.mp4 talks/ "more/*.m4a" --output-dir out
+  vermilion transcribe talk.mp4 -o out --format vtt --format json
+  vermilion transcribe talk.mp4 -o out --visualize      with a timeline picture
+  vermilion transcribe talk.mp4 --format srt > talk.srt
+  vermilion transcribe call.wav --channels separate     each channel on its own
+  vermilion transcribe talk.mp4 --models pretrained_models
+  ffmpeg -i talk.mkv -f wav - | vermilion transcribe - --json | jq .text
+
+Formats: json, jsonl, txt, srt, vtt, ass, tsv, ctm, rttm, TextGrid.
+Recordings whose outputs are there and newer than the recording are skipped.
+Each transcript is written as soon as it is complete. Frames count 10 ms."""
+
+
+def transcribe(
+    inputs: Inputs,
+    /,
+    *,
+    models: ModelsOption = "auto",
+    hardware: Hardware = Hardware(),  # noqa: B008 - frozen
+    output: Output = Output(),  # noqa: B008 - frozen
+    json: Json = False,
+    quiet: Quiet = False,
+    stages: Stages = Stages(),  # noqa: B008 - frozen
+    decoding: DecodingGroup = DecodingOptions(),  # noqa: B008 - frozen
+    vad: VadGroup = VadOptions(),  # noqa: B008 - frozen
+    subtitles: SubtitleGroup = SubtitleOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Transcribe recordings: speech, language, words with times, punctuation."""
+    terminal = Terminal(quiet)
+    wanted = outputs.parse_formats(output.format)
+    items, code = recordings(inputs, terminal)
+    _check(output, wanted, items, json)
+    run = Run(terminal, output, wanted, json, subtitles)
+    todo = run.start(items)
+    if todo:
+        options = stages.pipeline_options(decoding, hardware)
+        pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
+        terminal.answered(pipeline.models(), str(hardware))
+        code = max(code, run.all(pipeline, todo))
+    return code
+
+
+def _check(output: Output, wanted: list[str], items: list[Item], json: bool) -> None:
+    """Say what cannot be written before any model is loaded."""
+    if output.output_dir is not None:
+        outputs.make_folder(output.output_dir)
+    elif output.visualize:
+        raise OptionsError("--visualize needs --output-dir (or use vermilion plot)")
+    elif wanted and json:
+        raise OptionsError("--json and --format both write to stdout; give --output-dir for the files")
+    elif len(wanted) > 1 or (wanted and len(items) > 1 and wanted != ["jsonl"]):
+        raise OptionsError("several recordings or formats cannot share stdout; give --output-dir")
