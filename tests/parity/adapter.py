@@ -8,4 +8,5 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from audio_adapter import features  # noqa: E402
 from punc_adapter import load_punc, punc_length_limit, punc_text_fix  # noqa: E402

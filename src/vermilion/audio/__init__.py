@@ -1,1 +1,22 @@
-"""To be written."""
+"""Audio in: any recording → 16 kHz mono samples → log-Mel features (SPEC section 1)."""
+
+from vermilion.audio.cuts import quiet_cuts
+from vermilion.audio.features import SAMPLE_RATE, FeatureExtractor, StreamingFeatureExtractor, num_frames
+from vermilion.audio.reading import iter_blocks
+from vermilion.audio.recording import Recording, load_audio, load_channels, open_recordings
+from vermilion.audio.source import AudioInput, describe
+
+__all__ = [
+    "SAMPLE_RATE",
+    "AudioInput",
+    "FeatureExtractor",
+    "Recording",
+    "StreamingFeatureExtractor",
+    "describe",
+    "iter_blocks",
+    "load_audio",
+    "load_channels",
+    "num_frames",
+    "open_recordings",
+    "quiet_cuts",
+]
