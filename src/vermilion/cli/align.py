@@ -15,7 +15,7 @@ from vermilion.cli.console import Terminal
 from vermilion.cli.each import for_each, identity, named, recordings
 from vermilion.cli.inputs import Item
 from vermilion.cli.options import OUTPUT, Hardware, Inputs, Json, ModelsOption, Quiet
-from vermilion.cli.outputs import make_folder, parse_formats, plan
+from vermilion.cli.outputs import make_folder, parse_formats, plan, shown
 from vermilion.cli.reading import words_table
 from vermilion.errors import AudioError, CheckpointError, OptionsError
 from vermilion.transcript import Sentence, Transcript, Word, word_to_dict
@@ -60,7 +60,8 @@ def align(
     elif len(wanted) > 1 or (wanted and len(items) > 1):
         raise OptionsError("several recordings or formats cannot share stdout; give --output-dir")
     targets = plan(items, output_dir or Path(), wanted or ["TextGrid", "json"], None)
-    aligner: Any = loading.load_recognizer(models, options=hardware.apply())
+    with terminal.working("loading models"):
+        aligner: Any = loading.load_recognizer(models, options=hardware.apply())
     if not hasattr(aligner, "align"):
         raise CheckpointError(f"{named(aligner)} cannot align; FireRedASR2-AED can (vermilion pull fireredasr2-aed)")
     terminal.answered({"asr": named(aligner)}, str(hardware))
@@ -76,7 +77,7 @@ def align(
 
     def show(item: Item, result: Transcript) -> None:
         if output_dir is not None:
-            terminal.say(f"{item.name}  → {', '.join(str(p) for p in targets[items.index(item)].paths)}")
+            terminal.say(f"{item.name}  → {shown(targets[items.index(item)].paths)}")
         if json:
             terminal.json({**identity(item), "text": result.text, "words": [word_to_dict(w) for w in result.words]})
         elif wanted and output_dir is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,15 @@ class Terminal:
 
     def _line(self, text: str, style: str) -> None:
         self.err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show that something takes its time."""
+        if self.quiet or not self.err.is_terminal:
+            yield
+            return
+        with self.err.status(text, spinner="dots"):
+            yield
 
     def answered(self, models: Mapping[str, str], how: str = "") -> None:
         """Say which models answer."""

@@ -43,8 +43,8 @@ def convert(
     for folder in folders:
         began = time.monotonic()
         try:
-            terminal.say(f"converting {folder}")
-            files = rewrite(_found(folder), target=target, dtype=dtype)
+            with terminal.working(f"converting {folder}"):
+                files = rewrite(_found(folder), target=target, dtype=dtype)
         except VermilionError as error:
             terminal.fail(str(error))
             code = max(code, exit_code(error))

@@ -30,7 +30,8 @@ def events(
     """Find speech, singing and music in recordings."""
     terminal = Terminal(quiet)
     items, code = recordings(inputs, terminal)
-    detector = loading.load_event_detector(models, options=options)
+    with terminal.working("loading models"):
+        detector = loading.load_event_detector(models, options=options)
     terminal.answered({"events": named(detector)})
 
     def show(item: Item, result: EventResult) -> None:

@@ -28,7 +28,8 @@ def identify(
     """Name the language (and Chinese dialect) of recordings."""
     terminal = Terminal(quiet)
     items, code = recordings(inputs, terminal)
-    identifier = loading.load_identifier(models, options=hardware.apply())
+    with terminal.working("loading models"):
+        identifier = loading.load_identifier(models, options=hardware.apply())
     terminal.answered({"lid": named(identifier)}, str(hardware))
 
     def show(item: Item, result: LanguageResult) -> None:

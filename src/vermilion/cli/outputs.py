@@ -144,6 +144,13 @@ def _key(name: Path) -> str:
     return unicodedata.normalize("NFC", str(name)).casefold()
 
 
+def shown(paths: Sequence[Path]) -> str:
+    """Outputs that differ in their suffix only, as a shell would write them: `out/talk.{srt,json}`."""
+    if len(paths) == 1:
+        return str(paths[0])
+    return f"{paths[0].with_suffix('')}.{{{','.join(p.suffix[1:] for p in paths)}}}"
+
+
 def make_folder(folder: Path) -> None:
     """Create the output folder.
 

@@ -55,7 +55,8 @@ def plot(
         raise OptionsError(f"{len(items)} recordings but {len(transcript)} transcripts; give one per recording")
     outputs.make_folder(output_dir)
     names = outputs.names(items)
-    pipeline = None if transcript else loading.load(models, options=hardware.apply())
+    with terminal.working("loading models"):
+        pipeline = None if transcript else loading.load(models, options=hardware.apply())
     if pipeline is not None:
         terminal.answered(pipeline.models(), str(hardware))
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vermilion.audio import AudioInput
     from vermilion.pipeline import Progress
 
-STAGES = {"open": "reading", "vad": "finding speech", "lid": "language", "asr": "recognising", "punc": "punctuation"}
+STAGES = {"open": "finding speech in", "vad": "recognising", "lid": "recognising", "asr": "recognising"}
+"""what begins when a stage of the pipeline is reported"""
 
 
 class Tally:

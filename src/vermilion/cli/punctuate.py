@@ -39,7 +39,8 @@ def punctuate(
     if not texts and not file:
         raise OptionsError("give texts, --file, or - for standard input")
     terminal = Terminal(quiet)
-    restorer = loading.load_restorer(models, options=hardware.apply())
+    with terminal.working("loading models"):
+        restorer = loading.load_restorer(models, options=hardware.apply())
     terminal.answered({"punc": named(restorer)}, str(hardware))
     lines = _lines(texts or [], file or [])
     while True:

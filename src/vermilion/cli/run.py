@@ -111,7 +111,7 @@ class Run:
             self.terminal.json(result.to_dict())
         elif self.output.output_dir is not None:
             about = f"{target.item.name}  {clock(result.duration)}  {languages(result)}".rstrip()
-            self.terminal.say(f"{about}  → {', '.join(str(p) for p in target.all)}")
+            self.terminal.say(f"{about}  → {outputs.shown(target.all)}")
         elif self.wanted:
             self.terminal.write(formats.render(result, self.wanted[0], self.subtitles))
         else:

@@ -63,7 +63,8 @@ def transcribe(
     todo = run.start(items)
     if todo:
         options = stages.pipeline_options(decoding, hardware)
-        pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
+        with terminal.working("loading models"):
+            pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
         terminal.answered(pipeline.models(), str(hardware))
         code = max(code, run.all(pipeline, todo))
     return code

@@ -31,7 +31,8 @@ def vad(
     """Find the speech in recordings."""
     terminal = Terminal(quiet)
     items, code = recordings(inputs, terminal)
-    detector = loading.load_detector(models, options=options)
+    with terminal.working("loading models"):
+        detector = loading.load_detector(models, options=options)
     terminal.answered({"vad": named(detector)})
 
     def show(item: Item, result: VadResult) -> None:
