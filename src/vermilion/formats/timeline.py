@@ -167,7 +167,7 @@ def _mono(samples: NDArray[Any]) -> NDArray[Any]:
         samples.ndim == 2
     ):  # (channels, n): the louder of the channels at each instant would be costly; their mean will do
         scale = 1 / 32768 if samples.dtype.kind in "iu" else 1.0
-        return np.asarray(samples.mean(0) * scale, np.float32)
+        return np.asarray(samples.mean(0, dtype=np.float32) * np.float32(scale))
     if samples.ndim != 1:
         raise FormatError(f"samples have shape {samples.shape}; give (n,) or (channels, n)")
     return samples
