@@ -163,9 +163,7 @@ def clock(seconds: float) -> str:
 
 
 def _mono(samples: NDArray[Any]) -> NDArray[Any]:
-    if (
-        samples.ndim == 2
-    ):  # (channels, n): the louder of the channels at each instant would be costly; their mean will do
+    if samples.ndim == 2:  # (channels, n)
         scale = 1 / 32768 if samples.dtype.kind in "iu" else 1.0
         return np.asarray(samples.mean(0, dtype=np.float32) * np.float32(scale))
     if samples.ndim != 1:
