@@ -23,7 +23,7 @@ from vermilion.transcript import Sentence, Transcript, Word, word_to_dict
 EXAMPLES = """Examples:
   vermilion align talk.wav --text "hello world"
   vermilion align talk.wav --text-file talk.txt --json
-  vermilion align one.wav two.wav --output-dir out      one.txt, two.txt beside them
+  vermilion align one.wav two.wav -o out     with one.txt, two.txt beside them
   vermilion align one.wav --text "hello world" --format ctm
 
 Formats: json, jsonl, txt, srt, vtt, ass, tsv, ctm, rttm, TextGrid."""

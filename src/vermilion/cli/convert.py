@@ -19,8 +19,8 @@ EXAMPLES = """Examples:
   vermilion convert pretrained_models               every model of a folder
   vermilion convert pretrained_models --target smaller --dtype bfloat16
 
-The published files stay. Without --target the conversion lies beside them and is
-what will be loaded; files that were converted before are kept."""
+The published files stay. Without --target the conversion lies beside them and
+is loaded from then on; files that were converted before are kept."""
 
 
 def convert(
@@ -51,7 +51,9 @@ def convert(
             continue
         for file in files:
             terminal.write(f"{file}  {size(file.stat().st_size)}")
-        terminal.say(f"{folder}: {len(files)} files in {time.monotonic() - began:.1f} s")
+        terminal.say(
+            f"{folder}: {len(files)} {'file' if len(files) == 1 else 'files'} in {time.monotonic() - began:.1f} s"
+        )
     return code
 
 

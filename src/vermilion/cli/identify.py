@@ -13,7 +13,7 @@ EXAMPLES = """Examples:
   vermilion identify clip.wav
   vermilion identify clips/ --json | jq -r '[.lang, .wav_path] | @tsv'
 
-One language per recording; `vermilion transcribe` names the language of every segment."""
+One language per recording; `transcribe` names the language of every segment."""
 
 
 def identify(

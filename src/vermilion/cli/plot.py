@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from vermilion.pipeline import Pipeline
 
 EXAMPLES = """Examples:
-  vermilion plot talk.wav                              transcribe, then draw talk.png
-  vermilion plot talk.wav --transcript out/talk.json   draw what is there
+  vermilion plot talk.wav                             transcribe, then draw
+  vermilion plot talk.wav --transcript out/talk.json  draw what is there
   vermilion plot talks/ --output-dir pictures --format html"""
 
 

@@ -48,7 +48,7 @@ def pull(
             with _bar(terminal) as report:
                 path = hubs.pull(entry.name, hub=hub, target=target, revision=revision, progress=report)
         except VermilionError as error:
-            terminal.fail(f"{entry.name}: {error}")
+            terminal.fail(str(error) if entry.name in str(error) else f"{entry.name}: {error}")
             code = max(code, exit_code(error))
         else:
             terminal.write(f"{entry.name}: {path}")

@@ -19,7 +19,7 @@ from vermilion.errors import OptionsError
 
 EXAMPLES = """Examples:
   vermilion punctuate "今天天气怎么样我们出去走走吧"
-  vermilion punctuate --file plain.txt > marked.txt           one text per line
+  vermilion punctuate --file plain.txt > marked.txt     one text per line
   cat plain.txt | vermilion punctuate - --json"""
 
 BATCH = 64
