@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -235,6 +234,6 @@ class Deferred:
 
 def starter_installed() -> bool:
     """Tell whether the starter set's recogniser can be used (without loading anything heavy)."""
-    from vermilion.checkpoints.starter import is_installed
+    from vermilion.checkpoints.starter import installed
 
-    return os.environ.get("VERMILION_NO_STARTER") != "1" and is_installed()
+    return installed(catalogue.entry("Whisper-base").packages)

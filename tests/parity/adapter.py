@@ -8,5 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from audio_adapter import features  # noqa: E402
-from punc_adapter import load_punc, punc_length_limit, punc_text_fix  # noqa: E402
+from asr_adapter import ctc_times, load_asr
+from audio_adapter import features
+from lid_adapter import load_lid
+from punc_adapter import load_punc, punc_length_limit, punc_text_fix
+
+__all__ = ["ctc_times", "features", "load_asr", "load_lid", "load_punc", "punc_length_limit", "punc_text_fix"]

@@ -1,0 +1,66 @@
+"""Audio longer than a recogniser's limit: cut at quiet points, recognise the pieces, join the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vermilion.audio import quiet_cuts
+from vermilion.text import join_texts
+from vermilion.transcript import Hypothesis, Recognition, Token, Word
+
+GRID = 640
+"""samples of one encoder frame: cuts on this grid keep the frames of all pieces on one time line"""
+
+
+def pieces_of(samples: NDArray[np.float32], max_seconds: float) -> list[tuple[int, NDArray[np.float32]]]:
+    """Cut audio at its quietest points.
+
+    Args:
+        samples: (n,) at 16 kHz.
+        max_seconds: longest piece.
+
+    Returns:
+        (first sample, samples) of each piece; one piece if the audio is short enough.
+    """
+    if len(samples) <= max_seconds * 16000:
+        return [(0, samples)]
+    cuts = [cut // GRID * GRID for cut in quiet_cuts(samples, max_seconds - GRID / 16000)]
+    edges = [0, *(c for c in cuts if c > 0), len(samples)]
+    return [(a, samples[a:b]) for a, b in pairwise(edges)]
+
+
+def joined(parts: Sequence[tuple[float, Recognition]]) -> Recognition:
+    """Join the recognitions of consecutive pieces.
+
+    Args:
+        parts: (start of the piece in seconds, its recognition).
+
+    Returns:
+        One recognition on the time line of the whole; confidence is the mean over all tokens.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    tokens = [_moved_token(t, start) for start, r in parts for t in r.tokens]
+    words = [_moved_word(w, start) for start, r in parts for w in r.words]
+    text = join_texts([r.text for _, r in parts if r.text])
+    weights = [max(len(r.tokens), len(r.words)) for _, r in parts]
+    total = sum(weights)
+    confidence = sum(r.confidence * n for (_, r), n in zip(parts, weights, strict=True)) / total if total else 0.0
+    first = parts[0][1]
+    best = [Hypothesis(text, confidence, tokens)]  # n-best lists of pieces do not combine into one of the whole
+    return replace(first, text=text, confidence=confidence, tokens=tokens, words=words, alternatives=best)
+
+
+def _moved_token(token: Token, offset: float) -> Token:
+    if token.start is None or token.end is None:
+        return token
+    return replace(token, start=round(token.start + offset, 3), end=round(token.end + offset, 3))
+
+
+def _moved_word(word: Word, offset: float) -> Word:
+    return replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
