@@ -1,4 +1,4 @@
-"""A model hub on the loopback interface: just enough of Hugging Face's and ModelScope's protocols, with faults on demand."""
+"""A model hub on the loopback interface: enough of two protocols for a download, with faults on demand."""
 
 import hashlib
 import json

@@ -159,7 +159,7 @@ def test_tokens_are_sent_to_the_hub_alone_and_never_shown(fake, name, monkeypatc
 @pytest.mark.parametrize("name", HUBS)
 def test_paths_that_lead_out_of_the_folder_are_refused(fake, name, tmp_path, monkeypatch):
     fake.extra_path = "chinese-lert-base/../../../escape.json"
-    fake.files = {n: b"x" for n in ("model.pth.tar", "chinese-lert-base/config.json", "out_dict")}
+    fake.files = dict.fromkeys(("model.pth.tar", "chinese-lert-base/config.json", "out_dict"), b"x")
     fake.files["chinese-bert-wwm-ext_vocab.txt"] = b"x"
     with pytest.raises(HubError, match="outside"):
         hub.pull("FireRedPunc", hub=name, target=tmp_path / "models")
@@ -223,7 +223,7 @@ def test_the_llm_brings_its_language_model_from_another_repository(fake, name, w
         "modeling.py": b"raise SystemExit",
     }
     fake.repositories = {qwen.hugging_face: repository, qwen.modelscope: repository}
-    fake.files = {n: b"x" for n in catalogue.entry("FireRedASR2-LLM").required}
+    fake.files = dict.fromkeys(catalogue.entry("FireRedASR2-LLM").required, b"x")
     folder = hub.pull("FireRedASR2-LLM", hub=name, target=tmp_path / "models" if with_target else None)
     assert (folder / qwen.folder / "model-2.safetensors").read_bytes() == b"2" * 2000
     assert not (folder / qwen.folder / "modeling.py").exists()
