@@ -51,6 +51,8 @@ def align(
     quiet: Quiet = False,
 ) -> int:
     """Give the words of a known text their times in a recording."""
+    from vermilion.audio import load_audio
+
     terminal = Terminal(quiet)
     wanted = parse_formats(format)
     items, code = recordings(inputs, terminal)
@@ -69,8 +71,9 @@ def align(
     def work(item: Item) -> Transcript:
         said = texts[items.index(item)]
         said = _read(said) if isinstance(said, Path) else said
-        words = aligner.align(item.source, said)
-        result = aligned(item, said, words, named(aligner))
+        samples = load_audio(item.source)
+        words = aligner.align((samples, 16000), said)
+        result = aligned(item, said, words, len(samples) / 16000, named(aligner))
         for path in targets[items.index(item)].paths if output_dir is not None else ():
             formats.save(result, path)
         return result
@@ -89,12 +92,12 @@ def align(
     return max(code, for_each(items, work, show, terminal, json))
 
 
-def aligned(item: Item, text: str, words: list[Word], model: str) -> Transcript:
+def aligned(item: Item, text: str, words: list[Word], duration: float, model: str) -> Transcript:
     """A transcript of one sentence."""
-    start, end = (words[0].start, words[-1].end) if words else (0.0, 0.0)
-    sentences = [Sentence(text, start, end, words)] if words else []
-    name = item.inner.name
-    return Transcript(item.name, end, text, sentences, words=words, models={"asr": model}, utterance_id=name)
+    sentences = [Sentence(text, words[0].start, words[-1].end, words)] if words else []
+    return Transcript(
+        item.name, duration, text, sentences, words=words, models={"asr": model}, utterance_id=item.inner.name
+    )
 
 
 def _texts(items: list[Item], text: Sequence[str] | None, files: Sequence[str] | None) -> list[str | Path]:

@@ -39,7 +39,7 @@ def identify(
             terminal.json({**identity(item), **found})
             return
         label = result.label or "(nothing to identify)"
-        rest = ", ".join(f"{r.label} {r.confidence:.2f}" for r in result.alternatives[1:])
+        rest = ", ".join(f"{r.label} {r.confidence:.2f}" for r in result.alternatives[1:3] if r.confidence >= 0.05)
         terminal.show(f"{label:<14} {result.confidence:.2f}  {item.name}" + (f"  (else {rest})" if rest else ""))
 
     return max(code, for_each(items, lambda item: only(identifier.identify([item.source])), show, terminal, json))

@@ -16,7 +16,7 @@ from vermilion.cli.progress import Meter, clock
 from vermilion.cli.reading import languages, stamp, transcript_text
 from vermilion.errors import ModelError, VermilionError
 from vermilion.formats import SubtitleOptions
-from vermilion.pipeline import Pipeline
+from vermilion.pipeline import ROUTED, Pipeline
 from vermilion.transcript import Failure, Transcript
 
 
@@ -101,6 +101,9 @@ class Run:
         name = target.item.name
         for warning in result.warnings:
             self.terminal.warn(f"{name}: {warning}")
+        routed = sorted({s.language for s in result.sentences if s.language and ROUTED in s.flags})
+        if routed:
+            self.terminal.say(f"{name}: {', '.join(routed)} recognised by {result.models.get('fallback')}")
         for failure in result.failures:
             where = f" {stamp(failure.span.start)}–{stamp(failure.span.end)}" if failure.span else ""
             self.terminal.fail(f"{name}:{where} {failure.stage} failed: {failure.error}")
