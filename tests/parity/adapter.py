@@ -12,5 +12,22 @@ from asr_adapter import ctc_times, load_asr
 from audio_adapter import features
 from lid_adapter import load_lid
 from punc_adapter import load_punc, punc_length_limit, punc_text_fix
+from system_adapter import load_system, run_cli
+from vad_adapter import load_mvad, load_stream_vad, load_vad, stream_postprocess, vad_postprocess
 
-__all__ = ["ctc_times", "features", "load_asr", "load_lid", "load_punc", "punc_length_limit", "punc_text_fix"]
+__all__ = [
+    "ctc_times",
+    "features",
+    "load_asr",
+    "load_lid",
+    "load_mvad",
+    "load_punc",
+    "load_stream_vad",
+    "load_system",
+    "load_vad",
+    "punc_length_limit",
+    "punc_text_fix",
+    "run_cli",
+    "stream_postprocess",
+    "vad_postprocess",
+]
