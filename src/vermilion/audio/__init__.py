@@ -2,8 +2,9 @@
 
 from vermilion.audio.cuts import quiet_cuts
 from vermilion.audio.features import SAMPLE_RATE, FeatureExtractor, StreamingFeatureExtractor, num_frames
+from vermilion.audio.opening import load_audio, load_channels, open_recordings
 from vermilion.audio.reading import iter_blocks
-from vermilion.audio.recording import Recording, load_audio, load_channels, open_recordings
+from vermilion.audio.recording import Recording
 from vermilion.audio.source import AudioInput, describe
 
 __all__ = [

@@ -41,9 +41,9 @@ class ArrayAudio:
 
 
 def to_float32(samples: NDArray[Any]) -> NDArray[np.float32]:
-    """Map int16, int32, uint8 or float samples to float32, integers to [-1, 1)."""
+    """Map int16, int32, uint8 or float samples to float32, integers to [-1, 1); float32 samples are not copied."""
     if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
+        return samples.astype(np.float32, copy=False)
     offset, factor = _SCALES[samples.dtype]
     if samples.dtype.itemsize == 4:  # float32 has too few bits for the product
         return (samples * factor).astype(np.float32)
@@ -85,7 +85,7 @@ def _as_array(samples: Any, name: str) -> NDArray[Any]:
             "samples at 16 kHz or (samples, sample_rate)"
         )
     try:
-        array = np.asarray(samples)
+        array: NDArray[Any] = np.asarray(samples)
     except (ValueError, TypeError, RuntimeError) as error:
         raise AudioError(f"cannot take {name} for samples: {error}") from error
     if array.dtype in _SCALES or array.dtype.kind == "f":
@@ -93,7 +93,8 @@ def _as_array(samples: Any, name: str) -> NDArray[Any]:
     if array.size == 0:
         return array.astype(np.float32)
     if array.dtype == np.int64 and isinstance(samples, list | tuple) and np.abs(array).max() <= 32768:
-        return np.clip(array, -32768, 32767).astype(np.int16)  # a list of plain integers
+        narrow: NDArray[np.int16] = np.clip(array, -32768, 32767).astype(np.int16)  # a list of plain integers
+        return narrow
     hint = (
         "several recordings go to the functions that take many" if array.dtype.kind in "OUS" else "convert them first"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vermilion.errors import CheckpointError
 
 VARIANCE_FLOOR = 1e-20
-_TYPES = {b"DM ": np.dtype("<f8"), b"FM ": np.dtype("<f4")}
+_TYPES: dict[bytes, np.dtype[Any]] = {b"DM ": np.dtype("<f8"), b"FM ": np.dtype("<f4")}
 _MAX_BYTES = 64 * 1024 * 1024
 """far above any statistics file; a header that asks for more is damaged or hostile"""
 

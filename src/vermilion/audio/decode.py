@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import soundfile
 
 Block = tuple[float, NDArray[np.float32]]
 """sample rate and (n, channels) samples"""
@@ -19,6 +23,10 @@ Warn = Callable[[str], None]
 
 _BLOCK_VALUES = 1 << 18
 _SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"FORM", b".snd", b"caff")
+_BARE_HEADER = 100
+"""bytes; a larger file without samples may come from a live source that never filled in their number"""
+_UNKNOWN = 1 << 62
+"""libsndfile reports more frames than this for a FLAC stream of unknown length, then fails at its end"""
 _ANNOUNCED = re.compile(r"data *: *(\d+) \(should be (\d+)\)")
 
 
@@ -33,16 +41,14 @@ def decode_blocks(handle: BinaryIO, name: str, warn: Warn) -> Iterator[Block]:
     Raises:
         AudioError: nothing in the file can be decoded as audio.
     """
-    if handle.read(4) in _SNDFILE_MAGIC:
-        done = yield from _sndfile_blocks(handle, warn)
-        if done is None:
-            return
-    else:
-        done = 0
     from vermilion.audio.ffmpeg import ffmpeg_blocks
 
-    handle.seek(0)
-    yield from _skip(ffmpeg_blocks(handle, name, warn, resumed=done > 0), done)
+    outcome = _Outcome(opened=False)
+    if handle.read(4) in _SNDFILE_MAGIC:
+        outcome = yield from _sndfile_blocks(handle, warn)
+    if not outcome.finished:
+        handle.seek(0)
+        yield from _skip(ffmpeg_blocks(handle, name, warn, lenient=outcome.opened), outcome.delivered)
 
 
 def _skip(blocks: Iterator[Block], count: int) -> Iterator[Block]:
@@ -73,36 +79,60 @@ class _Careful:
             return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek."""
-        return self.handle.seek(offset, whence)
+        """Seek, or stay where a damaged header asks for a place before the beginning."""
+        try:
+            return self.handle.seek(offset, whence)
+        except (OSError, ValueError):
+            return self.handle.tell()
 
     def tell(self) -> int:
         """Tell."""
         return self.handle.tell()
 
 
-def _sndfile_blocks(handle: BinaryIO, warn: Warn) -> Generator[Block, None, int | None]:
-    """Yield blocks; return None when the file is done, else how many samples came before libsndfile gave up."""
+@dataclass
+class _Outcome:
+    """How far libsndfile came."""
+
+    opened: bool
+    """it knows this kind of file"""
+    finished: bool = False
+    """it read the file to its end"""
+    delivered: int = 0
+    """samples per channel"""
+
+
+def _sndfile_blocks(handle: BinaryIO, warn: Warn) -> Generator[Block, None, _Outcome]:
+    """Yield what libsndfile can decode."""
     import soundfile
 
     handle.seek(0)
-    careful = _Careful(handle)
-    done = 0
+    careful, outcome = _Careful(handle), _Outcome(opened=False)
     try:
         with soundfile.SoundFile(careful) as file:
-            size = max(1, _BLOCK_VALUES // file.channels)
-            truncated = _truncation(file.extra_info)
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                yield float(file.samplerate), block
-                done += len(block)
-            short = file.frames == 0 and _size(handle) > 128
+            if file.subtype.startswith("MPEG") or file.frames > _UNKNOWN:  # FFmpeg is better at these
+                return outcome
+            outcome.opened = True
+            yield from _read_all(file, outcome)
+            if announced := _truncation(file.extra_info):
+                warn(announced)
     except (soundfile.SoundFileError, RuntimeError, TypeError):
-        return done
+        if outcome.opened:
+            warn("the file is damaged: what could be decoded was used")
     if careful.error is not None:
         warn(f"reading stopped early: {careful.error}")
-    if truncated:
-        warn(truncated)
-    return done if short else None
+    if outcome.finished and not outcome.delivered and _size(handle) > _BARE_HEADER:
+        warn("the header announces no samples: what follows it was used")
+        outcome.finished = False
+    return outcome
+
+
+def _read_all(file: soundfile.SoundFile, outcome: _Outcome) -> Iterator[Block]:
+    size = max(1, _BLOCK_VALUES // file.channels)
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        yield float(file.samplerate), block
+        outcome.delivered += len(block)
+    outcome.finished = True
 
 
 def _truncation(log: str) -> str:

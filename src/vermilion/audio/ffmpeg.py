@@ -13,7 +13,7 @@ from vermilion.audio.arrays import MAX_RATE, MIN_RATE, to_float32
 from vermilion.errors import AudioError
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
+    from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
 
     from vermilion.audio.decode import Block, Warn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _GAP_SECONDS = 0.1
 """jumps of the time stamps over more than this become silence, so that times stay those of the recording"""
 _MAX_GAP_SECONDS = 4 * 3600.0
+"""more silence than this in one recording means broken time stamps"""
 _FORMATS = (
     "3dostr 4xm aa aac aax ac3 ac4 act adp ads adx aea aiff aix alaw amr amrnb amrwb apac apc ape aptx aptx_hd asf "
     "asf_o ast au avi avr bink binka boa bonk brstm bfstm caf codec2 codec2raw dfpwm dsf dss dts dtshd dv dxa ea "
@@ -37,14 +38,14 @@ _ZEROS_SECONDS = 10
 """silence is delivered in pieces of this length"""
 
 
-def ffmpeg_blocks(handle: BinaryIO, name: str, warn: Warn, *, resumed: bool = False) -> Iterator[Block]:
+def ffmpeg_blocks(handle: BinaryIO, name: str, warn: Warn, *, lenient: bool = False) -> Iterator[Block]:
     """Decode the first audio stream.
 
     Args:
         handle: seekable binary file at its beginning; nothing but this file is ever opened.
         name: for messages.
         warn: called with one sentence for everything that is wrong but does not prevent reading.
-        resumed: another decoder gave up in the middle of this file: nothing to decode is then no error.
+        lenient: another decoder already knew this kind of file: nothing to decode is then no error.
 
     Raises:
         AudioError: the file is no audio, has no audio stream, or nothing in it can be decoded.
@@ -61,12 +62,11 @@ def ffmpeg_blocks(handle: BinaryIO, name: str, warn: Warn, *, resumed: bool = Fa
             container_options={"format_whitelist": _FORMATS.replace(" ", ",")},
         )
     except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-        if resumed:
-            warn("the file is damaged: decoding stopped early")
+        if lenient:
             return
         raise AudioError(f"cannot read {name}: it is no audio or video file, or damaged beyond reading") from error
     with closing(container):
-        yield from _Decoder(container, name, warn, resumed).blocks()
+        yield from _Decoder(container, name, warn, lenient).blocks()
 
 
 def _refuse(url: str, *_: Any) -> NoReturn:
@@ -76,8 +76,10 @@ def _refuse(url: str, *_: Any) -> NoReturn:
 class _Decoder:
     """One pass over the first audio stream of a container."""
 
-    def __init__(self, container: InputContainer, name: str, warn: Warn, resumed: bool) -> None:
+    def __init__(self, container: InputContainer, name: str, warn: Warn, lenient: bool) -> None:
         """Choose the stream."""
+        from av.stream import Discard
+
         if not container.streams.audio:
             kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams at all"
             raise AudioError(f"cannot read {name}: it has no audio stream (only {kinds})")
@@ -85,8 +87,13 @@ class _Decoder:
             warn(f"it has {len(container.streams.audio)} audio streams; the first one was used")
         self.container = container
         self.stream: AudioStream = container.streams.audio[0]
+        if self.stream.codec_context is None:
+            raise AudioError(f"cannot read {name}: no decoder for its audio codec")
+        for other in container.streams:
+            if other.index != self.stream.index:
+                other.discard = Discard.all  # pictures are not even read
         self.stream.codec_context.thread_type = "NONE"  # frame threading would delay and, after damage, lose frames
-        self.name, self.warn, self.resumed = name, warn, resumed
+        self.name, self.warn, self.lenient = name, warn, lenient
         self.origin = (container.start_time or 0) / 1_000_000  # of all streams: video may begin before the sound
         self.seconds = 0.0  # delivered so far
         self.silence_left = _MAX_GAP_SECONDS
@@ -110,7 +117,7 @@ class _Decoder:
 
     def _pieces(self) -> Iterator[Block]:
         for frame in self._frames():
-            samples = _samples(frame)
+            samples = self._samples(frame)
             rate = float(frame.sample_rate)
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise AudioError(f"cannot read {self.name}: a sample rate of {rate:g} Hz is not usable")
@@ -123,26 +130,45 @@ class _Decoder:
         """Decode packet after packet; damaged ones are left out."""
         import av
 
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.FFmpegError, OSError, ValueError, EOFError):
-                self.damaged += 1
-                return
+        for packet in self._packets():
             try:
                 yield from self.stream.decode(packet)
             except (av.FFmpegError, ValueError, EOFError, NotImplementedError):
                 self.damaged += 1
 
+    def _packets(self) -> Iterator[Packet[AudioStream]]:
+        import av
+
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except IndexError:  # PyAV does not know streams that begin inside a file: pass over their packet
+                packets = self.container.demux(self.stream)
+            except (av.FFmpegError, OSError, ValueError, EOFError, RuntimeError):
+                self.damaged += 1
+                return
+
+    def _samples(self, frame: AudioFrame) -> NDArray[np.float32]:
+        """(n, channels) float32."""
+        try:
+            array: NDArray[Any] = frame.to_ndarray()  # planar: (channels, n); packed: (1, n * channels)
+        except ValueError as error:
+            raise AudioError(f"cannot read {self.name}: {frame.format.name} samples are not supported") from error
+        return to_float32(array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels))
+
     def _gap(self, frame: AudioFrame, channels: int) -> Iterator[NDArray[np.float32]]:
         """Silence up to the frame's time stamp."""
         if frame.pts is None or frame.time_base is None:
             return
-        gap = min(float(frame.pts * frame.time_base) - self.origin - self.seconds, self.silence_left)
+        gap = float(frame.pts * frame.time_base) - self.origin - self.seconds
         if gap <= _GAP_SECONDS:
+            return
+        if gap > self.silence_left:
+            self.warn(f"its time stamps jump by {gap:.0f} seconds, which was ignored")
+            self.origin += gap
             return
         self.silence_left -= gap
         self.seconds += gap
@@ -160,17 +186,18 @@ class _Decoder:
         return np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _finish(self) -> None:
-        if self.seconds == 0 and self.damaged and not self.resumed:
+        if self.seconds == 0 and self.damaged and not self.lenient:
             raise AudioError(f"cannot read {self.name}: its sound is damaged, nothing could be decoded")
-        declared = (self.container.duration or 0) / 1_000_000
-        if self.resumed or self.damaged:
+        if self.damaged:
             self.warn("the file is damaged: what could be decoded was used")
-        elif self.container.format.name in _DURATION_IS_EXACT and self.seconds < 0.9 * declared - 1:
-            self.warn(f"the file announces {declared:.0f} seconds, {self.seconds:.0f} are there: it may be cut short")
+        declared = self._declared()
+        if declared - self.seconds > max(0.5, 0.1 * declared):
+            self.warn(f"the file announces {declared:.1f} seconds, {self.seconds:.1f} are there: it may be cut short")
 
-
-def _samples(frame: AudioFrame) -> NDArray[np.float32]:
-    """(n, channels) float32."""
-    array: NDArray[Any] = frame.to_ndarray()  # planar: (channels, n); packed: (1, n * channels)
-    frames = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
-    return to_float32(frames)
+    def _declared(self) -> float:
+        """Length in seconds that the file announces for its sound, 0 if it says nothing dependable."""
+        if self.container.format.name not in _DURATION_IS_EXACT:
+            return 0.0
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        return 0.0 if self.container.streams.video else (self.container.duration or 0) / 1_000_000

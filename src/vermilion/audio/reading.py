@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from vermilion.audio.arrays import MAX_RATE, MIN_RATE, read_array
 from vermilion.audio.decode import Block, Warn, decode_blocks
 from vermilion.audio.features import SAMPLE_RATE
-from vermilion.audio.source import describe, is_file, open_binary
+from vermilion.audio.recording import Recording
+from vermilion.audio.source import AudioInput, describe, is_file, open_binary
 from vermilion.errors import AudioError, AudioLimitError, OptionsError
 
 Channels = Literal["mix", "separate"]
@@ -22,12 +23,16 @@ _AUDIBLE_OVERSHOOT = 1.1
 
 
 def iter_blocks(
-    source: Any, *, channels: Channels = "mix", max_seconds: float | None = None, warnings: list[str] | None = None
+    source: AudioInput,
+    *,
+    channels: Channels = "mix",
+    max_seconds: float | None = None,
+    warnings: list[str] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Read a recording piece by piece in bounded memory.
 
     Args:
-        source: any `AudioInput` but a `Recording`.
+        source: any `AudioInput`.
         channels: "mix" averages all channels, "separate" keeps them.
         max_seconds: longest recording allowed.
         warnings: is appended one sentence for everything that is wrong but does not prevent reading.
@@ -53,6 +58,8 @@ def iter_blocks(
 
 
 def _blocks(source: Any, max_seconds: float | None, warn: Warn) -> Iterator[Block]:
+    if isinstance(source, Recording):
+        source = source.samples
     if not is_file(source):
         yield from read_array(source, describe(source)).blocks()
         return
@@ -107,18 +114,17 @@ def _resampled(blocks: Iterator[Block]) -> Iterator[NDArray[np.float32]]:
     """Bring all blocks to 16 kHz with soxr; what is at 16 kHz passes as it is."""
     import soxr
 
-    current, resampler = float(SAMPLE_RATE), None
+    current, resampler, nothing = float(SAMPLE_RATE), None, np.zeros((0, 1), np.float32)
     for rate, block in blocks:
-        if rate != current:
+        if rate != current:  # at the beginning, or where chained streams meet
             if resampler is not None:
-                yield resampler.resample_chunk(np.zeros((0, block.shape[1]), np.float32), last=True)
-            current, resampler = rate, None
+                yield resampler.resample_chunk(nothing, last=True)
+            current, resampler, nothing = rate, None, np.zeros((0, block.shape[1]), np.float32)
             if rate != SAMPLE_RATE:
                 resampler = soxr.ResampleStream(rate, SAMPLE_RATE, block.shape[1], dtype="float32", quality="HQ")
         yield block if resampler is None else resampler.resample_chunk(np.ascontiguousarray(block))
-        width = block.shape[1]
     if resampler is not None:
-        yield resampler.resample_chunk(np.zeros((0, width), np.float32), last=True)
+        yield resampler.resample_chunk(nothing, last=True)
 
 
 def _limited(

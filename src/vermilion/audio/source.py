@@ -28,7 +28,7 @@ AudioInput: TypeAlias = (
 A seekable file object is read from its beginning and left open, so it can be given to several functions in turn.
 """
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _COPY_BYTES = 1 << 20
 _IN_MEMORY_BYTES = 32 << 20
 _BYTES_PER_SECOND = 8 << 20
