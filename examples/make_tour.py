@@ -1,6 +1,6 @@
 """Builds tour.ogg from Debian's asterisk-core-sounds-{en,fr,es}-g722 and asterisk-moh-opsound-g722 (unpacked).
 
-    python examples/make_tour.py /usr/share/asterisk examples/tour.ogg
+python examples/make_tour.py /usr/share/asterisk examples/tour.ogg
 """
 
 import sys

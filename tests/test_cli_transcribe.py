@@ -68,7 +68,7 @@ def test_prints_a_readable_transcript_and_says_which_models_answered(stage, wav,
     assert out == "[00:00.0] Heard 1.00.\n[00:01.5] Heard 0.50.\n"
     assert "fake-asr" in err
     assert "fake-vad" in err
-    assert "cpu, float32" in err
+    assert "(cpu)" in err
     assert "zh mandarin" in err
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 AUTO, STARTER = "auto", "starter"
 RECOGNIZERS = {"fireredasr2-aed": "aed", "fireredasr2-llm": "llm"}
 ADVICE = (
-    'Download them with `vermilion pull`, point --models at the folder that holds them, or install "vermilion[starter]" '
-    "for a smaller recogniser."
+    "Download them with `vermilion pull`, point --models at the folder that holds them, or install a smaller "
+    'recogniser: pip install "vermilion[starter]".'
 )
 
 
@@ -55,14 +55,15 @@ def load(
     """
     options = options or PipelineOptions()
     builder = Builder(name, options)
+    recognizer = builder.recognizer()
     return Pipeline(
         builder.detector(vad) if options.vad else None,
         builder.identifier() if options.lid and options.language is None else None,
-        builder.recognizer(),
+        recognizer,
         builder.restorer(punctuation_max_length) if options.punctuation else None,
         options,
         event_detector=builder.event_detector() if options.events else None,
-        fallback=builder.fallback() if options.route == "auto" else None,
+        fallback=builder.fallback(recognizer) if options.route == "auto" else None,
     )
 
 
@@ -81,7 +82,7 @@ def load_event_detector(name: str | Path | None = None, *, options: EventOptions
 
 def load_identifier(name: str | Path | None = None, *, options: PipelineOptions | None = None) -> LanguageIdentifier:
     """Build the language identifier alone."""
-    found = Builder(name, options).identifier()
+    found = Builder(name, options or PipelineOptions()).identifier()
     if found is None:
         raise CheckpointError(f"no language identification model is present. {ADVICE}")
     return found
@@ -89,14 +90,14 @@ def load_identifier(name: str | Path | None = None, *, options: PipelineOptions 
 
 def load_recognizer(name: str | Path | None = None, *, options: PipelineOptions | None = None) -> Recognizer:
     """Build the recogniser alone."""
-    return Builder(name, options).recognizer()
+    return Builder(name, options or PipelineOptions()).recognizer()
 
 
 def load_restorer(
     name: str | Path | None = None, *, options: PipelineOptions | None = None, max_length: int = -1
 ) -> PunctuationRestorer:
     """Build the punctuation restorer alone."""
-    found = Builder(name, options).restorer(max_length)
+    found = Builder(name, options or PipelineOptions()).restorer(max_length)
     if found is None:
         raise CheckpointError("no punctuation model is present; `vermilion pull fireredpunc` downloads it")
     return found
@@ -107,11 +108,9 @@ class Builder:
     """Builds the modules that a name stands for; what two modules share is loaded once."""
 
     name: str | Path | None = None
-    options: PipelineOptions = None  # type: ignore[assignment]
-    notes: list[str] = field(default_factory=list)
+    options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:
-        self.options = self.options or PipelineOptions()
         known = (None, AUTO, STARTER, *RECOGNIZERS)
         if self.name not in known and not Path(str(self.name)).is_dir():
             names = ", ".join(str(k) for k in known if k)
@@ -175,7 +174,8 @@ class Builder:
             raise CheckpointError("FireRedASR2-LLM is not built yet; use --recognizer aed or whisper")
         if not starter_installed():
             raise CheckpointError(f"no recogniser is present. {ADVICE}")
-        return self.whisper
+        whisper: Recognizer = self.whisper
+        return whisper
 
     def _wanted(self) -> str:
         named = RECOGNIZERS.get(str(self.name)) or ("whisper" if self.name == STARTER else None)
@@ -194,9 +194,10 @@ class Builder:
         options = PunctuationOptions(sentence_max_length=max_length)
         return PunctuationRestorer.from_pretrained(path, self.options.device, self.options.precision, options)
 
-    def fallback(self) -> Recognizer | None:
-        """The starter set's Whisper for languages that FireRedASR2 does not cover; loaded when first needed."""
-        return Deferred(self) if self._wanted() != "whisper" and starter_installed() else None
+    def fallback(self, recognizer: Recognizer) -> Recognizer | None:
+        """The starter set's Whisper for languages that the recogniser does not cover; loaded when first needed."""
+        limited = getattr(recognizer, "languages", None) is not None and not getattr(recognizer, "punctuates", False)
+        return Deferred(self) if limited and starter_installed() else None
 
     @cached_property
     def whisper(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,15 @@ class PublishedRecognizer:
     """Our recogniser with the published word times (quirk: a start is pulled back to the end before it)."""
 
     recognizer: Any
+    silent: dict[int, float] = field(default_factory=dict)
+    """number of samples → confidence of segments without text"""
     name: str = "FireRedASR2-AED"
 
     def recognize(self, recordings, options, /):
         results = self.recognizer.recognize(recordings, options)
+        for r, (samples, _) in zip(results, recordings, strict=True):
+            if not isinstance(r, Failure) and not r.text:
+                self.silent[len(samples)] = r.confidence
         return [
             r if isinstance(r, Failure) else replace(r, words=published_words(r, len(audio[0]) / audio[1]))
             for r, audio in zip(results, recordings, strict=True)
@@ -85,7 +90,24 @@ class System:
         transcript = self.pipeline.transcribe(wav, utterance_id=uttid)
         if transcript.failures:
             raise transcript.failures[0].error
-        return published_result(transcript)
+        result = published_result(transcript)
+        if not self.pipeline.options.decoding.timestamps:
+            self.keep_empty(transcript, result)
+        return result
+
+    def keep_empty(self, transcript, result):
+        """Quirk: without timestamps a segment of nothing but silence marks stays as an empty sentence."""
+        for segment in transcript.segments:
+            if any(segment.start <= s.start < segment.end for s in transcript.sentences):
+                continue
+            confidence = self.pipeline.recognizer.silent[round(segment.duration * 16000)]
+            language = next((x for x in transcript.languages if x.start <= segment.start < x.end), None)
+            empty = Sentence("", segment.start, segment.end, confidence=confidence)
+            if language is not None:
+                found = {"language": language.language, "dialect": language.dialect}
+                empty = replace(empty, **found, language_confidence=language.confidence)
+            result["sentences"].append(empty.to_dict())
+        result["sentences"].sort(key=lambda s: s["start_ms"])
 
 
 def load_system(root, cfg):
@@ -149,6 +171,7 @@ def run_cli(checkpoints, wavs, args, outdir):
             **{f"enable_{k}": bool(getattr(a, f"enable_{k}")) for k in ("vad", "lid", "punc")},
         },
     )
+    wavs = sorted(wavs)  # the published command line sorts its inputs
     results = [system.process(wav, Path(wav).stem) for wav in wavs]
     out = Path(outdir)
     lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in results]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints.reader import Checkpoint, converted_path
-from vermilion.checkpoints.reader import _read_pickled as read_pickled
+from vermilion.checkpoints.reader import read_pickled as read_pickled
 from vermilion.errors import CheckpointError, OptionsError
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ def read_checkpoint(folder: str | Path, name: str = PUBLISHED_NAME) -> Checkpoin
         return _read_safetensors(converted)
     if not published.exists():
         require_files(folder, [name])
-    return _read_pickled(published)
+    return read_pickled(published)
 
 
 def converted_path(published: Path) -> Path:
@@ -78,16 +78,17 @@ def converted_path(published: Path) -> Path:
     return published.with_name(published.name.removesuffix(".pth.tar") + CONVERTED_SUFFIX)
 
 
-def _read_pickled(path: Path) -> Checkpoint:
+def read_pickled(path: Path) -> Checkpoint:
+    """Read a `*.pth.tar` file through the restricted unpickler; `read_checkpoint` is the usual way in."""
     import torch
 
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a checkpoint (truncated download or another kind of file); fetch it again")
+        raise CheckpointError(f"{path} is not a checkpoint (cut short, or another kind of file); fetch it again")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds objects other than tensors and plain settings, which is unsafe: {error}") from error
+        raise CheckpointError(f"{path} holds more than tensors and plain settings, which is unsafe: {error}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; fetch it again") from error
     if not isinstance(data, dict) or "model_state_dict" not in data:

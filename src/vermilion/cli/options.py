@@ -69,8 +69,8 @@ class Hardware:
         return replace(options, device=self.device, precision=self.precision)
 
     def __str__(self) -> str:
-        """How messages call it."""
-        return f"{self.device}, {self.precision}"
+        """How messages call it; the starter set chooses its own precision, so the default is not claimed."""
+        return self.device if self.precision == DEFAULTS.precision else f"{self.device}, {self.precision}"
 
 
 @Parameter(name="*", group=STAGES)

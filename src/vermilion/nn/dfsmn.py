@@ -74,7 +74,7 @@ class DfsmnConfig:
         return shapes
 
     def _memory(self, prefix: str) -> dict[str, tuple[int, ...]]:
-        taps = {f"{prefix}.lookback_filter.weight": (self.P, 1, self.N1)}
+        taps: dict[str, tuple[int, ...]] = {f"{prefix}.lookback_filter.weight": (self.P, 1, self.N1)}
         if self.N2:
             taps[f"{prefix}.lookahead_filter.weight"] = (self.P, 1, self.N2)
         return taps
@@ -103,7 +103,8 @@ class _Memory:
         blocks = -(-frames // BLOCK)
         padded = np.zeros((channels, blocks * BLOCK + self.taps.shape[1] - 1), dtype=np.float32)
         padded[:, self.look_back : self.look_back + frames] = x.T
-        return _blocked(padded, self.toeplitz, blocks)[:, :frames].T
+        filtered: Array = _blocked(padded, self.toeplitz, blocks)[:, :frames].T
+        return filtered
 
     def causal(self, x: Array, past: Array) -> tuple[Array, Array]:
         """(T, P) after (look back, P) past inputs → (T, P) and the new past."""
@@ -114,7 +115,8 @@ class _Memory:
         blocks = -(-len(x) // BLOCK)
         padded = np.zeros((x.shape[1], blocks * BLOCK + self.taps.shape[1] - 1), dtype=np.float32)
         padded[:, : len(signal)] = signal.T
-        return _blocked(padded, self.toeplitz, blocks)[:, : len(x)].T, signal[len(x) :]
+        filtered: Array = _blocked(padded, self.toeplitz, blocks)[:, : len(x)].T
+        return filtered, signal[len(x) :]
 
 
 def _blocked(padded: Array, toeplitz: Array, blocks: int) -> Array:
@@ -122,7 +124,8 @@ def _blocked(padded: Array, toeplitz: Array, blocks: int) -> Array:
     width = toeplitz.shape[1]
     s = padded.strides
     windows = np.lib.stride_tricks.as_strided(padded, (len(padded), blocks, width), (s[0], BLOCK * s[1], s[1]))
-    return np.matmul(windows, toeplitz).reshape(len(padded), -1)
+    filtered: Array = np.matmul(windows, toeplitz).reshape(len(padded), -1)
+    return filtered
 
 
 class Dfsmn:
@@ -194,10 +197,9 @@ class Dfsmn:
         for weight, bias in self._dense:
             x = _relu(x @ weight + bias)
         logits = x @ self._out[0] + self._out[1]
-        # both tails without overflow
-        return np.where(logits >= 0, 1 / (1 + np.exp(-np.abs(logits))), 1 - 1 / (1 + np.exp(-np.abs(logits)))).astype(
-            np.float32
-        )
+        tail = np.exp(-np.abs(logits))  # no overflow on either side
+        probabilities: Array = np.where(logits >= 0, 1 / (1 + tail), tail / (1 + tail)).astype(np.float32)
+        return probabilities
 
 
 def _relu(x: Array) -> Array:

