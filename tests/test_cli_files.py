@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from vermilion.cli import STDIN, normalised
 from vermilion.cli.inputs import Item, expand
 from vermilion.cli.outputs import Target, names, parse_formats, plan
+from vermilion.cli.reading import stamp, transcript_text
 from vermilion.errors import FormatError, OptionsError
+from vermilion.transcript import Sentence, Transcript
 
 
 def touch(path, content="x"):
@@ -100,3 +102,18 @@ def test_formats():
     assert parse_formats(None) == []
     with pytest.raises(FormatError, match="unknown format docx"):
         parse_formats(["docx"])
+
+
+def test_clauses_are_joined_for_reading_and_times_round():
+    def said(text, start, end, language="en"):
+        return Sentence(text, start, end, language=language)
+
+    sentences = [
+        said("I'm fine,", 1.0, 1.5),
+        said("thank you.", 1.5, 2.0),
+        said("好，", 3, 4, "zh"),
+        said("Yes,", 4, 5),
+    ]
+    text = transcript_text(Transcript("a", 70.0, sentences=[*sentences, said("no.", 65.96, 67)])).plain
+    assert text == "[00:01.0] (en) I'm fine, thank you.\n[00:03.0] (zh) 好，\n[00:04.0] (en) Yes,\n[01:06.0] no.\n"
+    assert (stamp(3599.96), stamp(59.996, 2), stamp(0.05, 2)) == ("1:00:00.0", "01:00.00", "00:00.05")

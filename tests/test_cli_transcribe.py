@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -231,7 +231,21 @@ def test_defaults_are_those_of_the_library(stage, wav):
     from vermilion.vad import VadOptions
 
     assert run(wav("a.wav")) == 0
-    assert stage.calls == [("auto", PipelineOptions(), VadOptions(), -1)]
+    [(name, options, vad, length)] = stage.calls
+    assert (name, vad, length) == ("auto", VadOptions(), -1)
+    assert replace(options, window_seconds=PipelineOptions().window_seconds) == PipelineOptions()
+    assert options.window_seconds == options.batch_seconds, "on a CPU, finished recordings are written sooner"
+
+
+def test_every_option_of_the_library_can_be_given(capsys):
+    from vermilion.decoding.options import DecodingOptions
+    from vermilion.vad import VadOptions
+
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    names = {f.name for options in (DecodingOptions, VadOptions, PipelineOptions) for f in fields(options)}
+    internal = {"decoding", "lm_weight", "batch_seconds", "window_seconds", "route_confidence"}
+    assert [n for n in sorted(names - internal) if f"--{n.replace('_', '-')}" not in out] == []
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,18 @@ Quiet = Annotated[
 VadGroup = Annotated[VadOptions, Parameter(name="*", group=VAD)]
 EventGroup = Annotated[EventOptions, Parameter(name="*", group=VAD)]
 SubtitleGroup = Annotated[SubtitleOptions, Parameter(name="*", group=SUBTITLES)]
-DecodingGroup = Annotated[DecodingOptions, Parameter(name="*", group=SEARCH)]
+
+
+@Parameter(name="*", group=SEARCH)
+@dataclass(frozen=True)
+class Search(DecodingOptions):
+    """The library's options of the search, without those that need an external language model."""
+
+    lm_weight: Annotated[float, Parameter(parse=False)] = 0.0
+
+    def plain(self) -> DecodingOptions:
+        """The same as the library knows them."""
+        return DecodingOptions(**vars(self))
 
 
 @Parameter(name="*", group=MODELS)
@@ -66,7 +77,9 @@ class Hardware:
 
     def apply(self, options: PipelineOptions = DEFAULTS) -> PipelineOptions:
         """Put device and precision into pipeline options."""
-        return replace(options, device=self.device, precision=self.precision)
+        # a slow machine hands finished recordings over sooner: less is lost when a run is interrupted
+        window = options.batch_seconds if self.device == "cpu" else options.window_seconds
+        return replace(options, device=self.device, precision=self.precision, window_seconds=window)
 
     def __str__(self) -> str:
         """How messages call it; the starter set chooses its own precision, so the default is not claimed."""
@@ -99,7 +112,7 @@ class Stages:
     max_seconds: float | None = DEFAULTS.max_seconds
     """Refuse longer recordings."""
 
-    def pipeline_options(self, decoding: DecodingOptions, hardware: Hardware) -> PipelineOptions:
+    def pipeline_options(self, search: Search, hardware: Hardware) -> PipelineOptions:
         """Put everything into the library's options."""
         options = PipelineOptions(
             recognizer=self.recognizer,
@@ -111,7 +124,7 @@ class Stages:
             punctuation=self.punctuation,
             route=self.route,
             max_seconds=self.max_seconds,
-            decoding=decoding,
+            decoding=search.plain(),
         )
         return hardware.apply(options)
 

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vermilion.text import join_texts
 from vermilion.transcript import Sentence, Span, Transcript, Word
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+CLAUSE_ENDS = ("，", ",", "、", "；", ";", "：", ":")
 
-def stamp(seconds: float) -> str:
+
+def stamp(seconds: float, digits: int = 1) -> str:
     """`65.24` → `01:05.2`, `3661` → `1:01:01.0`."""
-    tenths = round(seconds * 10)
-    hours, rest = divmod(tenths, 36000)
-    minutes, left = divmod(rest, 600)
-    clock = f"{minutes:02d}:{left // 10:02d}.{left % 10}"
+    scale = 10**digits
+    minutes, left = divmod(round(seconds * scale), 60 * scale)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{minutes:02d}:{left // scale:02d}.{left % scale:0{digits}d}"
     return f"{hours}:{clock}" if hours else clock
 
 
 def transcript_text(transcript: Transcript) -> Text:
-    """One line per sentence: time, language where it changes, text."""
+    """One line per sentence (clauses joined): time, language where it changes, text."""
     from rich.text import Text
 
     text = Text()
     last = None
     mixed = len({(s.language, s.dialect) for s in transcript.sentences}) > 1
-    for sentence in transcript.sentences:
+    for sentence in _joined(transcript.sentences):
         label = _label(sentence)
         text.append(f"[{stamp(sentence.start)}] ", style="cyan")
         if sentence.channel is not None:
@@ -38,6 +42,22 @@ def transcript_text(transcript: Transcript) -> Text:
         text.append(sentence.text + "\n")
         last = label
     return text
+
+
+def _joined(sentences: Sequence[Sentence]) -> list[Sentence]:
+    """Join clauses: the restorer ends a sentence at every mark, commas included."""
+    lines: list[Sentence] = []
+    for sentence in sentences:
+        last = lines[-1] if lines else None
+        if last is not None and last.text[-1:] in CLAUSE_ENDS and _same_voice(last, sentence):
+            lines[-1] = replace(last, text=join_texts([last.text, sentence.text]), end=sentence.end)
+        else:
+            lines.append(sentence)
+    return lines
+
+
+def _same_voice(left: Sentence, right: Sentence) -> bool:
+    return (left.channel, _label(left)) == (right.channel, _label(right)) and right.start - left.end < 1
 
 
 def _label(sentence: Sentence) -> str:
@@ -57,7 +77,7 @@ def spans_table(spans: Iterable[tuple[str, Span]]) -> Table:
     """Label, start, end, length."""
     table = _table("", "start", "end", "seconds", right=3)
     for label, span in spans:
-        table.add_row(label, stamp(span.start), stamp(span.end), f"{span.duration:.2f}")
+        table.add_row(label, stamp(span.start, 2), stamp(span.end, 2), f"{span.duration:.2f}")
     return table
 
 

@@ -8,19 +8,18 @@ from vermilion.cli.console import Terminal
 from vermilion.cli.each import recordings
 from vermilion.cli.inputs import Item
 from vermilion.cli.options import (
-    DecodingGroup,
     Hardware,
     Inputs,
     Json,
     ModelsOption,
     Output,
     Quiet,
+    Search,
     Stages,
     SubtitleGroup,
     VadGroup,
 )
 from vermilion.cli.run import Run
-from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import OptionsError
 from vermilion.formats import SubtitleOptions
 from vermilion.vad import VadOptions
@@ -50,7 +49,7 @@ def transcribe(
     json: Json = False,
     quiet: Quiet = False,
     stages: Stages = Stages(),  # noqa: B008 - frozen
-    decoding: DecodingGroup = DecodingOptions(),  # noqa: B008 - frozen
+    search: Search = Search(),  # noqa: B008 - frozen
     vad: VadGroup = VadOptions(),  # noqa: B008 - frozen
     subtitles: SubtitleGroup = SubtitleOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -62,7 +61,7 @@ def transcribe(
     run = Run(terminal, output, wanted, json, subtitles)
     todo = run.start(items)
     if todo:
-        options = stages.pipeline_options(decoding, hardware)
+        options = stages.pipeline_options(search, hardware)
         with terminal.working("loading models"):
             pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
         terminal.answered(pipeline.models(), str(hardware))
