@@ -14,6 +14,8 @@ from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
 
 DEFAULTS = PipelineOptions()
+CPU_WINDOW = 40.0
+"""seconds of speech after which finished recordings are written; batches still form inside"""
 
 MODELS = Group.create_ordered("Models")
 OUTPUT = Group.create_ordered("Output")
@@ -78,7 +80,7 @@ class Hardware:
     def apply(self, options: PipelineOptions = DEFAULTS) -> PipelineOptions:
         """Put device and precision into pipeline options."""
         # a slow machine hands finished recordings over sooner: less is lost when a run is interrupted
-        window = options.batch_seconds if self.device == "cpu" else options.window_seconds
+        window = CPU_WINDOW if self.device == "cpu" else options.window_seconds
         return replace(options, device=self.device, precision=self.precision, window_seconds=window)
 
     def __str__(self) -> str:
