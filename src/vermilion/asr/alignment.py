@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vermilion.errors import OptionsError
+
 FRAME_SECONDS = 0.04
 """one encoder frame"""
 SHIFT_SECONDS = 0.06
@@ -24,32 +26,44 @@ def forced_align(log_probs: NDArray[np.float32], ids: Sequence[int]) -> NDArray[
         ids: labels, none of them the blank.
 
     Returns:
-        (T,) label per frame, 0 for blank; None if the labels do not fit into the frames.
+        (T,) label per frame, 0 for blank; None if the labels do not fit into the frames or no path has a probability.
+
+    Raises:
+        OptionsError: a label is the blank or outside the vocabulary.
     """
     labels = np.asarray(ids, dtype=np.int64)
     frames, count = len(log_probs), len(labels)
+    if count and not 0 < labels.min() <= labels.max() < log_probs.shape[1]:
+        raise OptionsError(f"labels to align must lie between 1 and {log_probs.shape[1] - 1}, not {list(ids)[:20]}")
     if count == 0 or frames < count + int((labels[1:] == labels[:-1]).sum()):
         return None
     states = np.zeros(2 * count + 1, dtype=np.int64)
     states[1::2] = labels
     skip = np.zeros(len(states), dtype=bool)  # a blank is skipped only between different labels
     skip[3::2] = labels[1:] != labels[:-1]
-    steps, score = _viterbi(np.asarray(log_probs, dtype=np.float32)[:, states], skip)
+    steps, score = _viterbi(log_probs, states, skip)
+    if not np.isfinite(score[-2:]).any() or np.isnan(score).any():
+        return None
     state = len(states) - 1 if score[-1] > score[-2] else len(states) - 2  # the last label wins a tie
     path = np.empty(frames, dtype=np.int64)
     for t in range(frames - 1, -1, -1):
         path[t] = states[state]
-        state -= steps[t, state]
+        state -= int(steps[t, state])  # an int8 would not hold the states of more than 63 labels
     return path
 
 
-def _viterbi(emissions: NDArray[np.float32], skip: NDArray[np.bool_]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Forward pass: (T, S) steps taken into each state (0, 1 or 2) and the (S,) final scores."""
-    frames, count = emissions.shape
+def _viterbi(
+    log_probs: NDArray[np.float32], states: NDArray[np.int64], skip: NDArray[np.bool_]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Forward pass: (T, S) steps taken into each state (0, 1 or 2) and the (S,) final scores.
+
+    Emissions are picked frame by frame: of a long text all of them at once, (T, S), would fill the memory.
+    """
+    frames, count = len(log_probs), len(states)
     impossible = np.float32(-np.inf)
     steps = np.zeros((frames, count), dtype=np.int8)
     score = np.full(count, impossible, dtype=np.float32)
-    score[:2] = emissions[0, :2]
+    score[:2] = log_probs[0, states[:2]]
     one, two = np.full(count, impossible, dtype=np.float32), np.full(count, impossible, dtype=np.float32)
     for t in range(1, frames):
         one[1:] = score[:-1]
@@ -57,7 +71,7 @@ def _viterbi(emissions: NDArray[np.float32], skip: NDArray[np.bool_]) -> tuple[N
         by_one = (one > score) & (one > two)
         by_two = (two > score) & (two > one)
         steps[t] = by_one + 2 * by_two
-        score = np.where(by_one, one, np.where(by_two, two, score)) + emissions[t]
+        score = np.where(by_one, one, np.where(by_two, two, score)) + log_probs[t, states]
     return steps, score
 
 
