@@ -12,8 +12,8 @@ _CLOSERS = frozenset("\"'”’）)」』】》")
 
 
 def is_wide(character: str) -> bool:
-    """Tell whether a character is written without blanks around it (Chinese, Japanese, full-width marks)."""
-    return unicodedata.east_asian_width(character) in "WF"
+    """Tell whether a character is written without blanks around it (Chinese, Japanese; not Korean)."""
+    return unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"
 
 
 def needs_blank(left: str, right: str) -> bool:

@@ -219,6 +219,8 @@ class Failure:
     """the segment concerned, None for a whole recording"""
 
     def __str__(self) -> str:
+        if self.span is None and self.source in str(self.error):
+            return str(self.error)  # audio errors name their file already
         where = f" at {self.span.start:.2f}–{self.span.end:.2f} s" if self.span else ""
         return f"{self.source}{where}: {self.error}"
 

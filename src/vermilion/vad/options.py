@@ -70,16 +70,27 @@ class EventOptions:
     """Options of the event detector."""
 
     speech_threshold: float = 0.4
+    """smoothed probability from which a frame is speech"""
     singing_threshold: float = 0.5
+    """the same for singing"""
     music_threshold: float = 0.5
+    """the same for music"""
     smooth_window_size: int = 5
+    """frames of the trailing mean"""
     min_event_frame: int = 20
+    """shorter events are dropped"""
     max_event_frame: int = 2000
+    """longer events are cut at their least probable frame"""
     min_silence_frame: int = 20
+    """shorter pauses belong to the event"""
     merge_silence_frame: int = 0
+    """gaps shorter than this are filled"""
     extend_speech_frame: int = 0
+    """frames added on both sides"""
     chunk_max_frame: int = 30000
+    """frames computed at a time; changes no result"""
     min_piece_frame: int = 20
+    """cuts leave no piece shorter than this"""
 
     def __post_init__(self) -> None:
         for name in ("speech_threshold", "singing_threshold", "music_threshold"):
@@ -106,12 +117,17 @@ class StreamingVadOptions:
     """Options of the streaming detector."""
 
     smooth_window_size: int = 5
+    """frames of the trailing mean"""
     speech_threshold: float = 0.5
+    """smoothed probability from which a frame is speech"""
     pad_start_frame: int = 5
     """frames that a start is moved back"""
     min_speech_frame: int = 8
+    """frames of speech that confirm a start"""
     max_speech_frame: int = 2000
+    """longer speech ends and begins anew"""
     min_silence_frame: int = 20
+    """frames of silence that confirm an end"""
 
     def __post_init__(self) -> None:
         _check_threshold("speech_threshold", self.speech_threshold)
