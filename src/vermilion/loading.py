@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vermilion.asr.llm import MISSING as LLM_MISSING
 from vermilion.checkpoints import catalogue
 from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
 from vermilion.pipeline import (
@@ -171,7 +172,7 @@ class Builder:
             if wanted == "aed":
                 raise CheckpointError(f"FireRedASR2-AED is not present. {ADVICE}")
         if wanted == "llm":
-            raise CheckpointError("FireRedASR2-LLM is not built yet; use --recognizer aed or whisper")
+            raise MissingDependencyError(LLM_MISSING)
         if not starter_installed():
             raise CheckpointError(f"no recogniser is present. {ADVICE}")
         whisper: Recognizer = self.whisper

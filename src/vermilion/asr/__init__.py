@@ -10,12 +10,14 @@ from vermilion.decoding.options import DecodingOptions
 if TYPE_CHECKING:
     from vermilion.asr.aed import AedRecognizer
     from vermilion.asr.alignment import forced_align
+    from vermilion.asr.llm import LlmRecognizer
     from vermilion.asr.whisper import WhisperRecognizer
 
-__all__ = ["AedRecognizer", "DecodingOptions", "WhisperRecognizer", "forced_align"]
+__all__ = ["AedRecognizer", "DecodingOptions", "LlmRecognizer", "WhisperRecognizer", "forced_align"]
 
 _HOMES = {
     "AedRecognizer": "vermilion.asr.aed",
+    "LlmRecognizer": "vermilion.asr.llm",
     "WhisperRecognizer": "vermilion.asr.whisper",
     "forced_align": "vermilion.asr.alignment",
 }
