@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.asr.alignment import even_times, forced_align, raw_times, shifted_times
-from vermilion.asr.long_form import GRID, joined, pieces_of
+from vermilion.asr.alignment import BLANK, even_times, forced_align, raw_times, shifted_times
+from vermilion.asr.long_form import joined, pieces_of
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.asr.words import SPECIAL, text_of, words_of
 from vermilion.audio import FeatureExtractor, describe, load_audio
@@ -40,8 +41,13 @@ if TYPE_CHECKING:
 
 LANGUAGES = frozenset({"zh", "en"})
 """languages that FireRedASR2 was trained for; zh with all its dialect groups"""
-NEVER_EMITTED = ("<blank>", "<pad>", "<sos>")
+NEVER_EMITTED = ("<blank>", "<pad>", "<sos>", "<eos>")
 """the published search can emit these; a pad then hides itself from all later steps"""
+FRAME_SAMPLES = 400
+"""samples of the first feature frame"""
+PIECE_SECONDS = 60.0
+"""longest piece that is encoded at once for an alignment"""
+NOT_FINITE = "damaged weights, or values too large for this precision: try float32"
 
 
 class AedRecognizer:
@@ -67,13 +73,19 @@ class AedRecognizer:
             tokenizer: the vocabulary.
             special: ids of start, end and padding.
             lm: external language model.
+
+        Raises:
+            CheckpointError: a special id is outside the vocabulary.
         """
         self.front, self.decoder, self.ctc, self.tokenizer, self.lm = front, decoder, ctc, tokenizer, lm
         self.sos, self.eos, self.pad = special
         self.name = "FireRedASR2-AED"
         self.languages = LANGUAGES
         vocabulary = tokenizer.vocabulary
-        self._forbidden = {i for i, t in enumerate(vocabulary) if t in NEVER_EMITTED} | {0, self.pad, self.sos}
+        if not all(0 <= i < len(vocabulary) for i in special):
+            raise CheckpointError(f"start, end and padding have ids {special}, the vocabulary {len(vocabulary)} tokens")
+        never = {i for i, t in enumerate(vocabulary) if t in NEVER_EMITTED} | {BLANK, self.pad, self.sos}
+        self._forbidden = never - {self.eos}  # some vocabularies share one id for start and end
         self._silent = {i for i, t in enumerate(vocabulary) if t in SPECIAL}
 
     @classmethod
@@ -103,12 +115,17 @@ class AedRecognizer:
             FeatureExtractor.from_cmvn(path / "cmvn.ark"), load_encoder(checkpoint, place, dtype), place, dtype
         )
         decoder = load_decoder(checkpoint, "decoder.", len(tokenizer.vocabulary), place, dtype)
-        special = (checkpoint.arg("sos_id"), checkpoint.arg("eos_id"), checkpoint.arg("pad_id"))
+        special = (int(checkpoint.arg("sos_id")), int(checkpoint.arg("eos_id")), int(checkpoint.arg("pad_id")))
         ctc = _load_ctc(checkpoint, place, dtype)
         return cls(front, decoder, ctc, tokenizer, special, _load_lm(lm_dir, place, len(tokenizer.vocabulary)))
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """Token strings by id."""
+        return self.tokenizer.vocabulary
+
     def recognize(
-        self, recordings: Sequence[AudioInput], options: DecodingOptions | None = None, /
+        self, recordings: Sequence[AudioInput], /, options: DecodingOptions | None = None
     ) -> list[Recognition | Failure]:
         """Recognise recordings; batches are formed inside and change no result.
 
@@ -132,7 +149,7 @@ class AedRecognizer:
             return self._decode(batch, encoded, lengths, options)
 
         flat = [Utterance(samples) for cut in pieces for _, samples in cut]
-        answers = iter(self.front.run(flat, work, lambda _: Recognition("", 0.0, model=self.name)))
+        answers = iter(self.front.run(flat, work, lambda _: self._nothing()))
         results: list[Recognition | Failure] = []
         for source, item, cut in zip(recordings, read, pieces, strict=True):
             if isinstance(item, Failure):
@@ -156,48 +173,66 @@ class AedRecognizer:
             AudioError: the recording is too short for the text.
             OptionsError: the text has no word, or the model has no CTC head.
         """
-        units, owners, ids = self._units(text)
-        if not ids:
-            raise OptionsError("the text to align has no word that the model can spell")
+        spelled = self.tokenizer.spell(text)
+        if all(i == self.tokenizer.unknown for word in spelled for i in word.ids):
+            raise OptionsError(f"the text to align has no word that {self.name} can spell")
         samples = load_audio(audio)
         log_probs = self.ctc_log_probs(samples)
-        path = forced_align(log_probs, ids)
+        path = forced_align(log_probs, [i for word in spelled for i in word.ids])
         if path is None:
+            count = sum(len(word.ids) for word in spelled)
             raise AudioError(
-                f"{describe(audio)} ({len(samples) / 16000:.2f} s) is too short for a text of {len(ids)} tokens"
+                f"{describe(audio)} ({len(samples) / 16000:.2f} s) is too short for a text of {count} tokens"
             )
         starts, ends = shifted_times(*raw_times(path), len(samples) / 16000)
         chances = _run_probabilities(log_probs, path)
-        words = []
-        for number, unit in enumerate(units):
-            own = [i for i, owner in enumerate(owners) if owner == number]
-            confidence = float(np.mean([chances[i] for i in own]))
-            words.append(Word(unit, starts[own[0]], max(starts[own[0]], ends[own[-1]]), confidence))
+        words, first = [], 0
+        for word in spelled:
+            last = first + len(word.ids)
+            confidence = sum(chances[first:last]) / len(word.ids)
+            words.append(Word(word.text, starts[first], max(starts[first], ends[last - 1]), confidence))
+            first = last
         return words
+
+    def encode(self, recordings: Sequence[AudioInput]) -> tuple[Tensor, Tensor]:
+        """Encode recordings as one batch, without cutting any.
+
+        Returns:
+            (N, T', d) encoder output, 40 ms per frame, and (N,) valid frames.
+
+        Raises:
+            AudioError: a recording cannot be read or is shorter than one frame of 25 ms.
+        """
+        utterances = [Utterance(load_audio(source)) for source in recordings]
+        for source, utterance in zip(recordings, utterances, strict=True):
+            if len(utterance.samples) < FRAME_SAMPLES:
+                raise AudioError(f"{describe(source)} is shorter than one frame (25 ms): there is nothing to encode")
+        return self.front.encode(utterances)
 
     def ctc_log_probs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """CTC posteriors of a recording: (T', V) log-probabilities, 40 ms per row; long audio goes in pieces.
 
         Raises:
             OptionsError: the model has no CTC head.
+            ModelError: the network failed.
         """
-        import torch
-
         if self.ctc is None:
             raise OptionsError(f"{self.name} was loaded from a checkpoint without a CTC head, which alignment needs")
-        ctc, rows = self.ctc, []
-        for _, piece in pieces_of(samples, 60.0):
-            if len(piece) < 400:
-                continue
-            with torch.inference_mode():
-                encoded, lengths = self.front.encode([Utterance(piece)])
-                rows.append(ctc(encoded)[0, : int(lengths[0])].cpu().numpy())
-            if len(piece) % GRID == 0 and len(rows[-1]) != len(piece) // GRID:
-                raise ModelError("encoder frames do not line up with the audio")
-        if not rows:
-            return np.zeros((0, len(self.tokenizer.vocabulary)), dtype=np.float32)
-        stacked: NDArray[np.float32] = np.concatenate(rows)
-        return stacked
+        ctc = self.ctc
+
+        def work(batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32]]:
+            _check_finite(encoded, lengths)
+            return _log_probs(ctc, encoded, lengths)
+
+        # pieces lie on the grid of encoder frames, so their rows follow each other without a gap
+        pieces = [Utterance(piece) for _, piece in pieces_of(samples, PIECE_SECONDS)]
+        rows = self.front.run(pieces, work, lambda _: np.zeros((0, len(self.vocabulary)), dtype=np.float32))
+        found = []
+        for row in rows:
+            if isinstance(row, ModelError):
+                raise row
+            found.append(row)
+        return np.concatenate(found)
 
     def _decode(
         self, batch: list[Utterance], encoded: Tensor, lengths: Tensor, options: DecodingOptions
@@ -205,24 +240,20 @@ class AedRecognizer:
         from vermilion.decoding.beam import beam_search
         from vermilion.decoding.lm import LanguageModelScorer
 
+        _check_finite(encoded, lengths)
         lm = LanguageModelScorer(self.lm, options.lm_weight) if self.lm is not None and options.lm_weight > 0 else None
         found = beam_search(
             self.decoder, encoded, lengths, options, sos=self.sos, eos=self.eos, forbidden=self._forbidden, lm=lm
         )
-        posteriors = self._posteriors(encoded, lengths) if options.timestamps else [None] * len(batch)
+        if not all(math.isfinite(h.confidence) for hypotheses in found for h in hypotheses):
+            raise RuntimeError(f"the decoder's scores are not finite ({NOT_FINITE})")
+        posteriors: Sequence[NDArray[np.float32] | None] = [None] * len(batch)
+        if options.timestamps and self.ctc is not None:
+            posteriors = _log_probs(self.ctc, encoded, lengths)
         return [
             self._recognition(hypotheses, utterance.duration, posterior, options.timestamps)
             for hypotheses, utterance, posterior in zip(found, batch, posteriors, strict=True)
         ]
-
-    def _posteriors(self, encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32] | None]:
-        import torch
-
-        if self.ctc is None:
-            return [None] * len(lengths)
-        with torch.inference_mode():
-            rows = self.ctc(encoded).cpu().numpy()
-        return [row[:n] for row, n in zip(rows, lengths.tolist(), strict=True)]
 
     def _recognition(
         self, found: list[BeamHypothesis], duration: float, posterior: NDArray[np.float32] | None, timestamps: bool
@@ -231,17 +262,22 @@ class AedRecognizer:
         tokens = self._tokens(best)
         if timestamps:
             tokens = timed(tokens, posterior, duration)
-        shown = [t for t in tokens if t.id not in self._silent]
-        alternatives = [Hypothesis(self._text(h), h.confidence, self._tokens(h)) for h in found]
-        alternatives[0] = Hypothesis(alternatives[0].text, best.confidence, shown)
+        # of all hypotheses only the best is aligned; the others' tokens have no times
+        readings = [tokens, *(self._tokens(h) for h in found[1:])]
+        shown = [[t for t in reading if t.id not in self._silent] for reading in readings]
+        alternatives = [Hypothesis(self._text(h), h.confidence, ts) for h, ts in zip(found, shown, strict=True)]
         return Recognition(
             text=self._text(best),
             confidence=best.confidence,
-            tokens=shown,
+            tokens=shown[0],
             words=words_of(tokens) if timestamps else [],
             alternatives=alternatives,
             model=self.name,
         )
+
+    def _nothing(self) -> Recognition:
+        """The recognition of less than one frame of audio."""
+        return Recognition("", 0.0, alternatives=[Hypothesis("", 0.0)], model=self.name)
 
     def _tokens(self, hypothesis: BeamHypothesis) -> list[Token]:
         pairs = zip(hypothesis.ids, hypothesis.probabilities, strict=True)
@@ -249,21 +285,6 @@ class AedRecognizer:
 
     def _text(self, hypothesis: BeamHypothesis) -> str:
         return text_of(self.tokenizer.vocabulary[i] for i in hypothesis.ids)
-
-    def _units(self, text: str) -> tuple[list[str], list[int], list[int]]:
-        """Split a text into the words as written, and say which word each token spells."""
-        units: list[str] = []
-        owners: list[int] = []
-        ids: list[int] = []
-        for piece in _written_units(text):
-            found = self.tokenizer.encode(piece)[1]
-            if found:
-                owners += [len(units)] * len(found)
-                ids += found
-                units.append(piece)
-            elif units:
-                units[-1] += piece  # a lone mark belongs to the word before it
-        return units, owners, ids
 
 
 def timed(tokens: list[Token], posterior: NDArray[np.float32] | None, duration: float) -> list[Token]:
@@ -279,10 +300,31 @@ def timed(tokens: list[Token], posterior: NDArray[np.float32] | None, duration: 
         starts, ends = even_times(len(tokens), duration)
     else:
         starts, ends = shifted_times(*raw_times(path), duration)
+    # only where tokens are spread by less than a millisecond each can rounding have brought them out of order
+    starts = np.minimum.accumulate(starts[::-1])[::-1].tolist()
     return [
         Token(t.id, t.text, t.probability, start, max(start, end))
         for t, start, end in zip(tokens, starts, ends, strict=True)
     ]
+
+
+def _log_probs(ctc: CtcHead, encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32]]:
+    """(T', V) CTC log-probabilities of each utterance, its valid frames only."""
+    import torch
+
+    with torch.inference_mode():
+        rows = ctc(encoded).cpu().numpy()
+    return [row[:n] for row, n in zip(rows, lengths.tolist(), strict=True)]
+
+
+def _check_finite(encoded: Tensor, lengths: Tensor) -> None:
+    """Refuse to search in what is not a number.
+
+    Raises:
+        RuntimeError: as torch's own faults, which the front reports for the item concerned.
+    """
+    if not all(bool(row[:n].isfinite().all()) for row, n in zip(encoded, lengths.tolist(), strict=True)):
+        raise RuntimeError(f"the encoder's output is not finite ({NOT_FINITE})")
 
 
 def _run_probabilities(log_probs: NDArray[np.float32], path: NDArray[np.int64]) -> list[float]:
@@ -298,24 +340,6 @@ def _run_probabilities(log_probs: NDArray[np.float32], path: NDArray[np.int64]) 
                 chances.append(chance)
         previous = label
     return chances
-
-
-def _written_units(text: str) -> list[str]:
-    """Words by white space; Chinese characters one by one, with the marks that follow them."""
-    units: list[str] = []
-    for stretch in text.split():
-        fresh = True
-        for character in stretch:
-            if fresh or _is_han(character) or (_is_han(units[-1][0]) and character.isalnum()):
-                units.append(character)
-            else:
-                units[-1] += character
-            fresh = False
-    return units
-
-
-def _is_han(character: str) -> bool:
-    return "\u3400" <= character <= "\u4dbf" or "\u4e00" <= character <= "\u9fff"
 
 
 def _joined_or_failed(parts: list[tuple[float, Any]], source: Any) -> Recognition | Failure:
