@@ -94,10 +94,11 @@ class AcousticFront:
     ) -> list[R | ModelError]:
         try:
             return list(work(batch, *self.encode(batch)))
-        except (RuntimeError, MemoryError) as error:  # torch reports exhausted memory as RuntimeError
-            if len(batch) > 1:
-                return [r for u in batch for r in self._attempt([u], work)]
-            return [ModelError(f"the network failed on {batch[0].duration:.1f} s of audio: {error}")]
+        except (RuntimeError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
+            reason = str(error) or type(error).__name__  # torch reports exhausted memory as RuntimeError
+        if len(batch) > 1:  # outside the except block: its traceback would keep the failed batch's tensors alive
+            return [r for u in batch for r in self._attempt([u], work)]
+        return [ModelError(f"the network failed on {batch[0].duration:.1f} s of audio: {reason}")]
 
 
 def read_utterances(recordings: Sequence[Any], stage: str) -> list[Utterance | Failure]:
