@@ -32,9 +32,11 @@ def save(path: Path, args: dict, state: dict) -> None:
 def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Weights large enough that outputs differ from input to input."""
     generator = torch.Generator().manual_seed(seed)
-    for p in module.parameters():
+    for name, p in module.named_parameters():
         if p.ndim > 1:
             p.data = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
+        elif name.endswith("bias"):
+            p.data = 0.1 * torch.randn(p.shape, generator=generator)
     return module.eval()
 
 
@@ -61,7 +63,7 @@ def write_aed(folder: Path, seed: int = 0, ctc: bool = True) -> Path:
     return _sequence_model(folder, AED_TOKENS, "decoder.", "odim", seed, ctc)
 
 
-def write_lid(folder: Path, seed: int = 5) -> Path:
+def write_lid(folder: Path, seed: int = 3) -> Path:
     return _sequence_model(folder, LID_TOKENS, "lid_decoder.", "lid_odim", seed, False)
 
 

@@ -41,8 +41,6 @@ class Unit:
     recognition: Recognition | None = None
     sentences: list[Sentence] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
-    routed: bool = False
-    """handled by the fallback recogniser"""
 
     def audio(self) -> tuple[NDArray[Any], int]:
         """Samples of the segment and their rate."""
@@ -68,8 +66,6 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     waiting: int = 0
     """segments not yet through"""
-    started: bool = False
-    """all segments are known"""
 
     def close(self) -> None:
         """Give the recordings' memory and files back."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.audio import FeatureExtractor, describe, load_audio
+from vermilion.audio import FeatureExtractor, describe, load_audio, num_frames
 from vermilion.checkpoints.reader import Checkpoint, load_strict
 from vermilion.errors import CheckpointError, ModelError, OptionsError, VermilionError
-from vermilion.scheduling import pack
+from vermilion.scheduling import map_batches
 from vermilion.transcript import Failure
 
 if TYPE_CHECKING:
@@ -79,15 +79,11 @@ class AcousticFront:
         Returns:
             Results in order. A batch that fails is tried again item by item; the item at fault gets a ModelError.
         """
-        results: dict[int, R | ModelError] = {}
-        sizes = [max(0, 1 + (len(u.samples) - 400) // 160) for u in utterances]
-        results.update({i: empty(u) for i, u in enumerate(utterances) if sizes[i] == 0})
-        todo = [i for i, size in enumerate(sizes) if size > 0]
-        for batch in pack([sizes[i] for i in todo], self.batch_frames):
-            chosen = [todo[j] for j in batch]
-            answers = self._attempt([utterances[i] for i in chosen], work)
-            results.update(zip(chosen, answers, strict=True))
-        return [results[i] for i in range(len(utterances))]
+        sizes = [num_frames(len(u.samples)) for u in utterances]
+        todo = [u for u, size in zip(utterances, sizes, strict=True) if size > 0]
+        lengths = [size for size in sizes if size > 0]
+        answers = iter(map_batches(todo, lengths, self.batch_frames, lambda batch: self._attempt(batch, work)))
+        return [next(answers) if size > 0 else empty(u) for u, size in zip(utterances, sizes, strict=True)]
 
     def _attempt(
         self, batch: list[Utterance], work: Callable[[list[Utterance], Tensor, Tensor], Sequence[R]]

@@ -244,7 +244,6 @@ class Pipeline:
                 yield None, 1.0
                 continue
             job.waiting = len(job.units)
-            job.started = True
             for unit in job.units:
                 yield unit, unit.span.duration
             if not job.units:
@@ -377,7 +376,7 @@ class Pipeline:
     def _finished(self, pending: list[Job | Failure], report: ProgressCallback) -> Iterator[Transcript | Failure]:
         while pending:
             job = pending[0]
-            if isinstance(job, Job) and (not job.started or job.waiting > 0):
+            if isinstance(job, Job) and job.waiting > 0:
                 return
             del pending[0]
             if isinstance(job, Failure):

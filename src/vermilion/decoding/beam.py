@@ -128,13 +128,12 @@ def beam_search(
     step = 0
     while True:
         done = beams.finished.all(dim=1).cpu() | (limits[rows] <= step)
+        for i in done.nonzero().flatten().tolist():
+            results[int(rows[i])] = _ranked(beams, i, options, eos)
+        if done.all():
+            return results
         if done.any():  # what is done leaves the batch
-            for i in done.nonzero().flatten().tolist():
-                results[int(rows[i])] = _ranked(beams, i, options, eos)
-            keep = (~done).nonzero().flatten()
-            if len(keep) == 0:
-                return results
-            rows, kept = rows[keep], keep.to(encoded.device)
+            rows, kept = rows[~done], (~done).nonzero().flatten().to(encoded.device)
             beams.select(kept)
             state.select(kept)
             if lm is not None:
