@@ -73,13 +73,27 @@ def test_more_than_200_seconds_are_no_limit(encoder):
 @torch.inference_mode()
 def test_cached_steps_equal_the_full_pass(decoder):
     encoded, lengths = torch.randn(2, 7, 16), torch.tensor([7, 4])
-    memory = decoder.remember(encoded, lengths)
-    tokens = torch.randint(0, 12, (6, 50))  # two utterances with three beams each, beyond one cache block
-    state = decoder.start(memory, 3)
-    steps = torch.stack([decoder.step(tokens[:, i], state) for i in range(50)], dim=1)
+    tokens = torch.randint(0, 12, (2, 3, 150))  # two utterances with three beams each, beyond one block of the cache
+    state = decoder.start(decoder.remember(encoded, lengths))
+    own, visible, steps = torch.eye(3, dtype=torch.bool).expand(2, -1, -1), torch.zeros(2, 3, 0, dtype=torch.bool), []
+    for i in range(150):
+        visible = torch.cat([visible, own], dim=-1)
+        steps.append(decoder.extend(tokens[:, :, i], torch.full((2, 3), i), visible, state))
     rows = torch.tensor([0, 0, 0, 1, 1, 1])
-    full = decoder(tokens, decoder.remember(encoded[rows], lengths[rows]))
-    torch.testing.assert_close(steps, full, atol=1e-4, rtol=1e-4)
+    full = decoder(tokens.flatten(0, 1), decoder.remember(encoded[rows], lengths[rows]))
+    torch.testing.assert_close(torch.stack(steps, dim=2).flatten(0, 1), full, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_rejected_draft_leaves_no_trace(decoder):
+    memory = decoder.remember(torch.randn(1, 7, 16), torch.tensor([7]))
+    state = decoder.start(memory)
+    causal = torch.ones(4, 4, dtype=torch.bool).tril()
+    decoder.extend(torch.tensor([[3, 5, 6, 7]]), torch.arange(4)[None], causal[None], state)
+    visible = torch.tensor([[[True, True, False, False, True]]])  # 6 and 7 were rejected
+    got = decoder.extend(torch.tensor([[9]]), torch.tensor([[2]]), visible, state)
+    full = decoder(torch.tensor([[3, 5, 9]]), memory)
+    torch.testing.assert_close(got[:, 0], full[:, 2], atol=1e-5, rtol=1e-5)
 
 
 def slow_search(decoder, encoded, o, sos, eos, limit):
@@ -154,12 +168,13 @@ def test_a_vocabulary_smaller_than_the_beam(decoder):
 def test_the_published_encoder(golden):
     from vermilion.checkpoints.reader import read_checkpoint
     from vermilion.encoding import load_encoder
+    from vermilion.runtime import Runtime
 
     case = next(
         c for c in json.loads((golden / "manifest.json").read_text())["cases"] if c["id"] == "encoder/AED__batch"
     )
     folder = golden / "checkpoints" / case["checkpoint"]
-    network = load_encoder(read_checkpoint(folder), torch.device("cpu"), torch.float32)
+    network = load_encoder(read_checkpoint(folder), Runtime.of())
     from vermilion.audio import FeatureExtractor, load_audio
 
     extractor, arrays = FeatureExtractor.from_cmvn(folder / "cmvn.ark"), np.load(golden / case["arrays"])

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import FeatureExtractor, describe, load_audio, num_frames
-from vermilion.checkpoints.reader import Checkpoint, load_strict
-from vermilion.errors import CheckpointError, ModelError, OptionsError, VermilionError
-from vermilion.scheduling import map_batches
+from vermilion.checkpoints.prepared import load_network
+from vermilion.checkpoints.reader import Checkpoint
+from vermilion.errors import CheckpointError, ModelError, VermilionError
+from vermilion.runtime import Runtime
+from vermilion.scheduling import map_batches, pack
 from vermilion.transcript import Failure
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from vermilion.nn.conformer import ConformerEncoder
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+ENCODE_FRAMES = (2000, 64_000)
+"""on a CPU (activations should stay in its cache) and on a GPU"""
+SEARCH_FRAMES = (8000, 200_000)
+"""more utterances share each reading of the decoder's weights; bounded by the memory of keys and values"""
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,31 @@ class AcousticFront:
 
     features: FeatureExtractor
     encoder: ConformerEncoder
-    device: torch.device
-    dtype: torch.dtype
-    batch_frames: int = 8000
-    """limit of a padded batch in feature frames"""
+    runtime: Runtime
+    encode_frames: int = 0
+    """limit of what is encoded at once in padded feature frames; 0 = what suits the device"""
+    search_frames: int = 0
+    """limit of what is decoded at once in padded feature frames; 0 = what suits the device"""
+
+    def __post_init__(self) -> None:
+        index = 0 if self.runtime.device.type == "cpu" else 1
+        self.encode_frames = self.encode_frames or ENCODE_FRAMES[index]
+        self.search_frames = self.search_frames or SEARCH_FRAMES[index]
 
     def encode(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-        """Encode a batch: (N, T', d) and (N,) valid lengths."""
+        """Encode a batch as it is: (N, T', d) and (N,) valid lengths."""
         import torch
 
         rows = [torch.from_numpy(self.features(u.samples)) for u in utterances]
-        lengths = torch.tensor([len(r) for r in rows], device=self.device)
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, self.dtype)
+        lengths = torch.tensor([len(r) for r in rows])
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        device, dtype = self.runtime.device, self.runtime.dtype
+        if device.type == "cuda":
+            padded = padded.pin_memory()
         with torch.inference_mode():
-            encoded: tuple[Tensor, Tensor] = self.encoder(padded, lengths)
+            encoded: tuple[Tensor, Tensor] = self.encoder(
+                padded.to(device, dtype, non_blocking=True), lengths.to(device, non_blocking=True)
+            )
         return encoded
 
     def run(
@@ -82,14 +97,28 @@ class AcousticFront:
         sizes = [num_frames(len(u.samples)) for u in utterances]
         todo = [u for u, size in zip(utterances, sizes, strict=True) if size > 0]
         lengths = [size for size in sizes if size > 0]
-        answers = iter(map_batches(todo, lengths, self.batch_frames, lambda batch: self._attempt(batch, work)))
+        answers = iter(map_batches(todo, lengths, self.search_frames, lambda batch: self._attempt(batch, work)))
         return [next(answers) if size > 0 else empty(u) for u, size in zip(utterances, sizes, strict=True)]
+
+    def _encode_all(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+        """Encode any number of utterances, a few at a time; as `encode`."""
+        frames = [num_frames(len(u.samples)) for u in utterances]
+        batches = pack(frames, self.encode_frames)
+        if len(batches) == 1:
+            return self.encode(utterances)
+        first, valid = self.encode([utterances[i] for i in batches[0]])  # the longest
+        joint, lengths = first.new_zeros(len(frames), *first.shape[1:]), valid.new_zeros(len(frames))
+        joint[batches[0]], lengths[batches[0]] = first, valid
+        for batch in batches[1:]:
+            encoded, valid = self.encode([utterances[i] for i in batch])
+            joint[batch, : encoded.shape[1]], lengths[batch] = encoded, valid
+        return joint, lengths
 
     def _attempt(
         self, batch: list[Utterance], work: Callable[[list[Utterance], Tensor, Tensor], Sequence[R]]
     ) -> list[R | ModelError]:
         try:
-            return list(work(batch, *self.encode(batch)))
+            return list(work(batch, *self._encode_all(batch)))
         except (RuntimeError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
             reason = str(error) or type(error).__name__  # torch reports exhausted memory as RuntimeError
         if len(batch) > 1:  # outside the except block: its traceback would keep the failed batch's tensors alive
@@ -108,76 +137,39 @@ def read_utterances(recordings: Sequence[Any], stage: str) -> list[Utterance | F
     return found
 
 
-def torch_dtype(precision: str) -> torch.dtype:
-    """The number format of a precision name.
-
-    Raises:
-        OptionsError: the name is unknown.
-    """
-    import torch
-
-    if precision not in PRECISIONS:
-        raise OptionsError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    dtype: torch.dtype = getattr(torch, precision)
-    return dtype
-
-
-def torch_device(name: str) -> torch.device:
-    """A torch device that exists.
-
-    Raises:
-        OptionsError: the name is wrong or the device is not there.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise OptionsError(f"device {name!r} cannot be used here: {error}") from error
-    return device
-
-
-def load_encoder(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> ConformerEncoder:
+def load_encoder(checkpoint: Checkpoint, runtime: Runtime) -> ConformerEncoder:
     """Build the encoder of an AED, LID or LLM checkpoint.
 
     Raises:
         CheckpointError: hyper-parameters or weights do not fit.
     """
-    import torch
-
     from vermilion.nn.conformer import ConformerConfig, ConformerEncoder
 
     sizes = {k: int(checkpoint.arg(k)) for k in ("idim", "d_model", "n_head", "n_layers_enc", "kernel_size")}
     _check_sizes(checkpoint.path, sizes)
-    with torch.device("meta"):
-        network = ConformerEncoder(ConformerConfig(*sizes.values()))
-    load_strict(network, _part(checkpoint, "encoder."), checkpoint.path, ignore=["positional_encoding.pe"], dtype=dtype)
-    return network.to(device).eval()
+    config = ConformerConfig(*sizes.values())
+    network = load_network(
+        lambda: ConformerEncoder(config), checkpoint, "encoder.", runtime, ignore=["positional_encoding.pe"]
+    )
+    return cast("ConformerEncoder", network)
 
 
-def load_decoder(
-    checkpoint: Checkpoint, prefix: str, vocabulary: int, device: torch.device, dtype: torch.dtype
-) -> TransformerDecoder:
+def load_decoder(checkpoint: Checkpoint, prefix: str, vocabulary: int, runtime: Runtime) -> TransformerDecoder:
     """Build the decoder of an AED (`decoder.`) or LID (`lid_decoder.`) checkpoint.
 
     Raises:
         CheckpointError: hyper-parameters or weights do not fit.
     """
-    import torch
-
     from vermilion.nn.decoder import DecoderConfig, TransformerDecoder
 
-    sizes = [int(checkpoint.arg(k)) for k in ("d_model", "n_head", "n_layers_dec")]
-    with torch.device("meta"):
-        network = TransformerDecoder(DecoderConfig(vocabulary, *sizes))
+    config = DecoderConfig(vocabulary, *(int(checkpoint.arg(k)) for k in ("d_model", "n_head", "n_layers_dec")))
     ignore = ["positional_encoding.pe", "tgt_word_prj.weight"]  # a table by formula; the tied embedding again
-    load_strict(network, _part(checkpoint, prefix), checkpoint.path, ignore=ignore, dtype=dtype)
-    return network.to(device).eval()
-
-
-def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in checkpoint.state.items() if k.startswith(prefix)}
+    network = cast(
+        "TransformerDecoder",
+        load_network(lambda: TransformerDecoder(config), checkpoint, prefix, runtime, ignore=ignore),
+    )
+    network.cache_dtype = runtime.cache_dtype
+    return network
 
 
 def _check_sizes(path: Path, sizes: dict[str, int]) -> None:

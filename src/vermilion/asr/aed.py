@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from vermilion.asr.long_form import joined, pieces_of
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.asr.words import SPECIAL, text_of, words_of
 from vermilion.audio import FeatureExtractor, describe, load_audio
-from vermilion.checkpoints.reader import Checkpoint, load_strict, read_checkpoint, require_files
+from vermilion.checkpoints.prepared import load_network
+from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
+from vermilion.decoding.ctc import greedy_path
 from vermilion.decoding.options import DecodingOptions
 from vermilion.encoding import (
     AcousticFront,
@@ -23,14 +26,12 @@ from vermilion.encoding import (
     load_decoder,
     load_encoder,
     read_utterances,
-    torch_device,
-    torch_dtype,
 )
 from vermilion.errors import AudioError, CheckpointError, ModelError, OptionsError
+from vermilion.runtime import Runtime
 from vermilion.transcript import Failure, Hypothesis, Recognition, Token, Word
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from vermilion.audio import AudioInput
@@ -97,7 +98,7 @@ class AedRecognizer:
         Args:
             folder: model folder in the published layout.
             device: torch device.
-            precision: "float32", "bfloat16" or "float16"; scores are float32 always.
+            precision: "float32", "bfloat16", "float16", "int8" or "auto" (`Runtime.of`); scores are float32 always.
             lm_dir: folder of an external language model.
 
         Raises:
@@ -105,19 +106,18 @@ class AedRecognizer:
             OptionsError: the device or precision is not available.
         """
         path = require_files(folder, ["cmvn.ark", "dict.txt"])
-        place, dtype = torch_device(device), torch_dtype(precision)
+        runtime = Runtime.of(device, precision)
         checkpoint = read_checkpoint(path)
         tokenizer = Tokenizer.from_folder(path)
         if len(tokenizer.vocabulary) != checkpoint.arg("odim"):
             lines = len(tokenizer.vocabulary)
             raise CheckpointError(f"{path}: dict.txt has {lines} tokens, the model {checkpoint.arg('odim')}")
-        front = AcousticFront(
-            FeatureExtractor.from_cmvn(path / "cmvn.ark"), load_encoder(checkpoint, place, dtype), place, dtype
-        )
-        decoder = load_decoder(checkpoint, "decoder.", len(tokenizer.vocabulary), place, dtype)
+        extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
+        front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
+        decoder = load_decoder(checkpoint, "decoder.", len(tokenizer.vocabulary), runtime)
         special = (int(checkpoint.arg("sos_id")), int(checkpoint.arg("eos_id")), int(checkpoint.arg("pad_id")))
-        ctc = _load_ctc(checkpoint, place, dtype)
-        return cls(front, decoder, ctc, tokenizer, special, _load_lm(lm_dir, place, len(tokenizer.vocabulary)))
+        ctc = _load_ctc(checkpoint, runtime)
+        return cls(front, decoder, ctc, tokenizer, special, _load_lm(lm_dir, runtime, len(tokenizer.vocabulary)))
 
     @property
     def vocabulary(self) -> list[str]:
@@ -142,6 +142,8 @@ class AedRecognizer:
         options = options or DecodingOptions()
         if options.lm_weight > 0 and self.lm is None:
             raise OptionsError("lm_weight needs a language model: pass lm_dir to from_pretrained")
+        if options.search in ("ctc", "rescore"):
+            self._require_ctc_search(options)
         read = read_utterances(recordings, "asr")
         pieces = [pieces_of(u.samples, options.max_segment_seconds) if isinstance(u, Utterance) else [] for u in read]
 
@@ -158,6 +160,12 @@ class AedRecognizer:
             parts = [(start / 16000, next(answers)) for start, _ in cut]
             results.append(_joined_or_failed(parts, source))
         return results
+
+    def _require_ctc_search(self, options: DecodingOptions) -> None:
+        if self.ctc is None:
+            raise OptionsError(f"{self.name} was loaded from a checkpoint without a CTC head: use beam or greedy")
+        if options.lm_weight > 0:
+            raise OptionsError(f"the search {options.search!r} uses no language model: use beam or greedy with one")
 
     def align(self, audio: AudioInput, text: str) -> list[Word]:
         """Find the times of a known text.
@@ -237,23 +245,46 @@ class AedRecognizer:
     def _decode(
         self, batch: list[Utterance], encoded: Tensor, lengths: Tensor, options: DecodingOptions
     ) -> list[Recognition]:
-        from vermilion.decoding.beam import beam_search
-        from vermilion.decoding.lm import LanguageModelScorer
-
         _check_finite(encoded, lengths)
-        lm = LanguageModelScorer(self.lm, options.lm_weight) if self.lm is not None and options.lm_weight > 0 else None
-        found = beam_search(
-            self.decoder, encoded, lengths, options, sos=self.sos, eos=self.eos, forbidden=self._forbidden, lm=lm
-        )
+        posteriors: Sequence[NDArray[np.float32] | None] = [None] * len(batch)
+        if self.ctc is not None and (options.timestamps or options.search != "beam"):
+            posteriors = _log_probs(self.ctc, encoded, lengths)
+        found = self._search(encoded, lengths, options, posteriors)
         if not all(math.isfinite(h.confidence) for hypotheses in found for h in hypotheses):
             raise RuntimeError(f"the decoder's scores are not finite ({NOT_FINITE})")
-        posteriors: Sequence[NDArray[np.float32] | None] = [None] * len(batch)
-        if options.timestamps and self.ctc is not None:
-            posteriors = _log_probs(self.ctc, encoded, lengths)
         return [
             self._recognition(hypotheses, utterance.duration, posterior, options.timestamps)
             for hypotheses, utterance, posterior in zip(found, batch, posteriors, strict=True)
         ]
+
+    def _search(
+        self,
+        encoded: Tensor,
+        lengths: Tensor,
+        options: DecodingOptions,
+        posteriors: Sequence[NDArray[np.float32] | None],
+    ) -> list[list[BeamHypothesis]]:
+        """Run the search that the options name; without a CTC head only the decoder's own are possible."""
+        from vermilion.decoding import beam, draft, rescoring
+        from vermilion.decoding.lm import LanguageModelScorer
+
+        sos, eos, forbidden = self.sos, self.eos, self._forbidden
+        lm = LanguageModelScorer(self.lm, options.lm_weight) if self.lm is not None and options.lm_weight > 0 else None
+        known = [p for p in posteriors if p is not None]
+        if options.search == "ctc":
+            return [[_ctc_hypothesis(p, {*forbidden, eos})] for p in known]
+        if options.search == "rescore":
+            return rescoring.rescored_search(
+                self.decoder, encoded, lengths, options, known, sos=sos, eos=eos, forbidden=forbidden
+            )
+        if options.search == "greedy" and lm is None and known:
+            drafts = [greedy_path(p, {*forbidden, eos}).ids for p in known]
+            return draft.drafted_greedy_search(
+                self.decoder, encoded, lengths, options, drafts, sos=sos, eos=eos, forbidden=forbidden
+            )
+        if options.search == "greedy":
+            options = replace(options, beam_size=1, nbest=1)
+        return beam.beam_search(self.decoder, encoded, lengths, options, sos=sos, eos=eos, forbidden=forbidden, lm=lm)
 
     def _recognition(
         self, found: list[BeamHypothesis], duration: float, posterior: NDArray[np.float32] | None, timestamps: bool
@@ -308,13 +339,19 @@ def timed(tokens: list[Token], posterior: NDArray[np.float32] | None, duration: 
     ]
 
 
+def _ctc_hypothesis(posterior: NDArray[np.float32], forbidden: Collection[int]) -> BeamHypothesis:
+    from vermilion.decoding.beam import BeamHypothesis
+
+    path = greedy_path(posterior, forbidden)
+    return BeamHypothesis(path.ids, path.probabilities, path.score, True)
+
+
 def _log_probs(ctc: CtcHead, encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32]]:
     """(T', V) CTC log-probabilities of each utterance, its valid frames only."""
     import torch
 
-    with torch.inference_mode():
-        rows = ctc(encoded).cpu().numpy()
-    return [row[:n] for row, n in zip(rows, lengths.tolist(), strict=True)]
+    with torch.inference_mode():  # one by one: the scores of a long batch would fill the memory
+        return [ctc(row[:n]).cpu().numpy() for row, n in zip(encoded, lengths.tolist(), strict=True)]
 
 
 def _check_finite(encoded: Tensor, lengths: Tensor) -> None:
@@ -349,18 +386,16 @@ def _joined_or_failed(parts: list[tuple[float, Any]], source: Any) -> Recognitio
     return joined(parts)
 
 
-def _load_ctc(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> CtcHead | None:
+def _load_ctc(checkpoint: Checkpoint, runtime: Runtime) -> CtcHead | None:
     from vermilion.nn.ctc import CtcHead
 
-    state = {k.removeprefix("ctc."): v for k, v in checkpoint.state.items() if k.startswith("ctc.")}
-    if not state:
+    if not any(key.startswith("ctc.") for key in checkpoint.state):
         return None  # a first-generation checkpoint has no CTC head
-    head = CtcHead(checkpoint.arg("d_model"), checkpoint.arg("odim"))
-    load_strict(head, state, checkpoint.path, dtype=dtype)
-    return head.to(device).eval()
+    width, vocabulary = int(checkpoint.arg("d_model")), int(checkpoint.arg("odim"))
+    return cast("CtcHead", load_network(lambda: CtcHead(width, vocabulary), checkpoint, "ctc.", runtime))
 
 
-def _load_lm(folder: str | Path | None, device: torch.device, vocabulary: int) -> LstmLanguageModel | None:
+def _load_lm(folder: str | Path | None, runtime: Runtime, vocabulary: int) -> LstmLanguageModel | None:
     from vermilion.decoding.lm import load_language_model
 
     if folder is None:
@@ -368,4 +403,4 @@ def _load_lm(folder: str | Path | None, device: torch.device, vocabulary: int) -
     network = load_language_model(folder)
     if network.fc.out_features != vocabulary:
         raise CheckpointError(f"{folder} scores {network.fc.out_features} tokens, the recogniser has {vocabulary}")
-    return network.to(device)
+    return network.to(runtime.device)

@@ -78,7 +78,7 @@ def _converted(source: Path, path: Path, dtype: str | None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _write(temporary, state, metadata, dtype)
+        write_safetensors(temporary, state, metadata, dtype)
         _verify(temporary, checkpoint, state, dtype)
         temporary.replace(path)
     finally:
@@ -113,10 +113,18 @@ def _cast(tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:
     return tensor.to(kind)
 
 
-def _write(path: Path, state: Mapping[str, torch.Tensor], metadata: dict[str, str], dtype: str | None) -> None:
+def write_safetensors(
+    path: Path, state: Mapping[str, torch.Tensor], metadata: dict[str, str], dtype: str | None = None
+) -> None:
     """Write the safetensors layout tensor by tensor: u64 header length, JSON header, data.
 
     The package's own writer holds a copy of the whole model.
+
+    Args:
+        path: new file.
+        state: tensors by key.
+        metadata: text that the header carries.
+        dtype: convert floating-point tensors to this type; None = as they are.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
@@ -163,7 +171,10 @@ def _verify(path: Path, checkpoint: Checkpoint, state: Mapping[str, torch.Tensor
 
 def _companions(root: Path) -> Iterator[Path]:
     for file in root.rglob("*"):
-        if file.is_file() and not file.name.endswith((".pth.tar", ".part", ".lock")) and not _is_conversion(file):
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)  # prepared weights among them
+        if hidden or not file.is_file() or _is_conversion(file):
+            continue
+        if not file.name.endswith((".pth.tar", ".part", ".lock")):
             yield file
 
 

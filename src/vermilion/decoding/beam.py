@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,26 +39,35 @@ class BeamHypothesis:
 
 
 class _Beams:
-    """Hypotheses of the utterances still at work: N utterances with B hypotheses each, all on the device."""
+    """Hypotheses of the utterances still at work: n of N utterances with B hypotheses each, all on the device."""
 
     def __init__(self, count: int, beams: int, sos: int, device: torch.device) -> None:
-        self.tokens = torch.full((count, beams, 1), sos, dtype=torch.long, device=device)  # (N, B, L)
-        self.probabilities = torch.ones(count, beams, 1, device=device)  # (N, B, L)
+        self.count = count
+        self.rows = torch.arange(count)  # utterance of each row
+        self.tokens = torch.full((count, beams), sos, dtype=torch.long, device=device)  # newest of each hypothesis
         self.scores = torch.full((count, beams), IMPOSSIBLE, device=device)
         self.scores[:, 0] = 0.0
         self.finished = torch.zeros(count, beams, dtype=torch.bool, device=device)
+        self.visible = torch.zeros(count, beams, 0, dtype=torch.bool, device=device)  # slots seen by each hypothesis
+        self._own = torch.eye(beams, dtype=torch.bool, device=device)
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # per step (N, B): token, parent, probability
+
+    def seen(self) -> Tensor:
+        """(n, B, used + B) slots that the newest tokens see: those of their history and their own."""
+        self.visible = torch.cat([self.visible, self._own.expand(len(self.rows), -1, -1)], dim=-1)
+        return self.visible
 
     def extend(self, step: Tensor, eos: int) -> Tensor:
         """Keep the best B of the B·B candidates of each utterance.
 
         Args:
-            step: (N, B, V) scores of the next token.
+            step: (n, B, V) scores of the next token.
             eos: end token.
 
         Returns:
-            (N·B,) the row that each new hypothesis continues.
+            (n, B) the hypothesis that each new one continues.
         """
-        n, beams, vocabulary = step.shape
+        beams, vocabulary = step.shape[1:]
         best, ids = step.topk(min(beams, vocabulary), dim=-1)
         width = best.shape[-1]
         stop = torch.full_like(best, IMPOSSIBLE)
@@ -67,23 +77,38 @@ class _Beams:
         total = (self.scores[..., None] + best).flatten(1)  # candidate = parent · width + rank
         order = total.sort(dim=1, descending=True, stable=True).indices[:, :beams]  # stable: the lower index wins ties
         parents = order // width
-        newest = ids.flatten(1).gather(1, order)
-        probability = best.flatten(1).gather(1, order).exp()
-        self.tokens = torch.cat([_follow(self.tokens, parents), newest[..., None]], dim=-1)
-        self.probabilities = torch.cat([_follow(self.probabilities, parents), probability[..., None]], dim=-1)
+        self.tokens = ids.flatten(1).gather(1, order)
         self.scores = total.gather(1, order)
-        self.finished = newest == eos
-        return (torch.arange(n, device=step.device)[:, None] * beams + parents).flatten()
+        self.finished = self.tokens == eos
+        self.visible = self.visible.gather(1, parents[..., None].expand(-1, -1, self.visible.shape[-1]))
+        self._record(self.tokens, parents, best.flatten(1).gather(1, order).exp())
+        return parents
+
+    def _record(self, *values: Tensor) -> None:
+        """Remember one step; histories are read off backwards when an utterance is done."""
+        index = self.rows.to(self.tokens.device)
+        token, parent, probability = (v.new_zeros(self.count, v.shape[1]).index_copy_(0, index, v) for v in values)
+        self._steps.append((token, parent, probability))
+
+    def history(self, row: int) -> list[tuple[list[int], list[float]]]:
+        """Tokens and probabilities of each hypothesis of a row, ends included."""
+        utterance = int(self.rows[row])
+        hypotheses: list[tuple[list[int], list[float]]] = []
+        columns = [torch.stack([step[i][utterance] for step in self._steps]).tolist() for i in range(3)]
+        for hypothesis in range(self.tokens.shape[1]):
+            ids, chances, at = [], [], hypothesis
+            for token, parent, probability in zip(*(reversed(c) for c in columns), strict=True):
+                ids.append(token[at])
+                chances.append(probability[at])
+                at = parent[at]
+            hypotheses.append((ids[::-1], chances[::-1]))
+        return hypotheses
 
     def select(self, keep: Tensor) -> None:
-        """Keep some utterances."""
-        self.tokens, self.probabilities = self.tokens[keep], self.probabilities[keep]
-        self.scores, self.finished = self.scores[keep], self.finished[keep]
-
-
-def _follow(history: Tensor, parents: Tensor) -> Tensor:
-    """(N, B, L) by (N, B) parents."""
-    return history.gather(1, parents[..., None].expand(-1, -1, history.shape[-1]))
+        """Keep some rows."""
+        self.rows = self.rows[keep.cpu()]
+        self.tokens, self.scores, self.finished = self.tokens[keep], self.scores[keep], self.finished[keep]
+        self.visible = self.visible[keep]
 
 
 @torch.inference_mode()
@@ -116,50 +141,76 @@ def beam_search(
     Returns:
         Per utterance the n best hypotheses, the best first.
     """
-    limits = torch.as_tensor(
-        max_steps if max_steps is not None else [options.max_tokens or n for n in lengths.tolist()]
-    )
+    limits = step_limits(lengths, options, max_steps)
     results: list[list[BeamHypothesis]] = [[] for _ in limits]
-    rows = torch.arange(len(limits))
-    state = decoder.start(decoder.remember(encoded, lengths), options.beam_size)
+    state = decoder.start(decoder.remember(encoded, lengths))
     beams = _Beams(len(limits), options.beam_size, sos, encoded.device)
-    banned = torch.tensor(sorted(forbidden), dtype=torch.long, device=encoded.device)
+    score = StepScores(options, eos, forbidden, encoded.device)
     lm_state = None
     step = 0
     while True:
-        done = beams.finished.all(dim=1).cpu() | (limits[rows] <= step)
-        for i in done.nonzero().flatten().tolist():
-            results[int(rows[i])] = _ranked(beams, i, options, eos)
+        done = beams.finished.all(dim=1).cpu() | (limits[beams.rows] <= step)
+        for row in done.nonzero().flatten().tolist():
+            results[int(beams.rows[row])] = _ranked(beams, row, options, eos)
         if done.all():
             return results
         if done.any():  # what is done leaves the batch
-            rows, kept = rows[~done], (~done).nonzero().flatten().to(encoded.device)
+            kept = (~done).nonzero().flatten().to(encoded.device)
             beams.select(kept)
             state.select(kept)
             if lm is not None:
                 lm_state = lm.select(lm_state, kept, options.beam_size)
-        newest = beams.tokens[:, :, -1].flatten()
-        logits = decoder.step(newest, state).float()
-        scores = (logits / options.softmax_smoothing).log_softmax(-1)
+        logits = decoder.extend(beams.tokens, torch.full_like(beams.tokens, step), beams.seen(), state)
+        scores = score.log_probabilities(logits)
         if lm is not None:
-            scores, lm_state = lm.add(scores, newest, beams.finished.flatten(), lm_state)
-        if options.eos_penalty != 1.0:
-            scores[:, eos] *= options.eos_penalty
-        scores[:, banned] = float("-inf")
-        parents = beams.extend(scores.view(*beams.scores.shape, -1), eos)
-        state.reorder(parents)
+            scores, lm_state = lm.add(scores, beams.tokens, beams.finished, lm_state)
+        parents = beams.extend(score.adjusted(scores), eos)
         if lm is not None:
             lm_state = lm.reorder(lm_state, parents)
         step += 1
 
 
-def _ranked(beams: _Beams, i: int, options: DecodingOptions, eos: int) -> list[BeamHypothesis]:
+def step_limits(lengths: Tensor, options: DecodingOptions, max_steps: Sequence[int] | None = None) -> Tensor:
+    """(N,) most new tokens of each utterance."""
+    return torch.as_tensor(max_steps if max_steps is not None else [options.max_tokens or n for n in lengths.tolist()])
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """Scores of the next token as the search adds them up."""
+
+    options: DecodingOptions
+    eos: int
+    forbidden: Collection[int]
+    device: torch.device
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """(…, V) logits → float32 log-probabilities at the search's temperature."""
+        return (logits.float() / self.options.softmax_smoothing).log_softmax(-1)
+
+    def adjusted(self, scores: Tensor) -> Tensor:
+        """Apply the factor on the end token and exclude what is never emitted, in place."""
+        if self.options.eos_penalty != 1.0:
+            scores[..., self.eos] *= self.options.eos_penalty
+        scores[..., self._banned] = float("-inf")
+        return scores
+
+    @cached_property
+    def _banned(self) -> Tensor:
+        return torch.tensor(sorted(self.forbidden), dtype=torch.long, device=self.device)
+
+
+def _ranked(beams: _Beams, row: int, options: DecodingOptions, eos: int) -> list[BeamHypothesis]:
     """The n best hypotheses of one utterance by length-normalised score."""
-    tokens, probabilities = beams.tokens[i, :, 1:].tolist(), beams.probabilities[i, :, 1:].tolist()
     found = []
-    for ids, chances, score in zip(tokens, probabilities, beams.scores[i].tolist(), strict=True):
+    for (ids, chances), score in zip(beams.history(row), beams.scores[row].tolist(), strict=True):
         kept = [(t, p) for t, p in zip(ids, chances, strict=True) if t != eos]
-        length = len(kept) + 1  # the start token counts
-        norm = ((5 + length) / 6) ** options.length_penalty
+        norm = length_norm(len(kept), options.length_penalty)
         found.append(BeamHypothesis([t for t, _ in kept], [p for _, p in kept], score / norm, eos in ids))
     return sorted(found, key=lambda h: -h.score)[: options.nbest]
+
+
+def length_norm(tokens: int, penalty: float) -> float:
+    """Divisor of a hypothesis' score; the start token counts."""
+    norm: float = ((5 + tokens + 1) / 6) ** penalty
+    return norm

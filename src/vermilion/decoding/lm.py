@@ -26,20 +26,24 @@ class LanguageModelScorer:
     def add(
         self, scores: Tensor, newest: Tensor, finished: Tensor, state: LstmState | None
     ) -> tuple[Tensor, LstmState | None]:
-        """Add to the (M, V) scores; finished hypotheses are left alone."""
-        extra, state = self.network(newest, state)
-        extra = extra * (~finished)[:, None]
-        extra[:, EOS] *= EOS_FACTOR
+        """Add to the (n, B, V) scores of the tokens after `newest` (n, B); finished hypotheses are left alone."""
+        extra, state = self.network(newest.flatten(), state)
+        extra = extra.view(scores.shape) * (~finished)[..., None]
+        extra[..., EOS] *= EOS_FACTOR
         return scores + self.weight * extra, state
 
     def reorder(self, state: LstmState | None, parents: Tensor) -> LstmState | None:
-        """Let each hypothesis continue its parent's state; (layers, M, width)."""
-        return None if state is None else (state[0][:, parents], state[1][:, parents])
+        """Let each hypothesis continue the state of its parent, (n, B) places within the utterance."""
+        first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
+        return _rows(state, (first + parents).flatten())
 
     def select(self, state: LstmState | None, utterances: Tensor, beams: int) -> LstmState | None:
-        """Keep the rows of some utterances."""
-        rows = (utterances[:, None] * beams + torch.arange(beams, device=utterances.device)).flatten()
-        return self.reorder(state, rows)
+        """Keep the hypotheses of some utterances."""
+        return _rows(state, (utterances[:, None] * beams + torch.arange(beams, device=utterances.device)).flatten())
+
+
+def _rows(state: LstmState | None, rows: Tensor) -> LstmState | None:
+    return None if state is None else (state[0][:, rows], state[1][:, rows])
 
 
 def load_language_model(folder: str | Path) -> LstmLanguageModel:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from vermilion.errors import OptionsError
 
+SEARCHES = ("beam", "greedy", "rescore", "ctc")
+
 
 @dataclass(frozen=True)
 class DecodingOptions:
@@ -13,6 +15,10 @@ class DecodingOptions:
 
     beam_size: int = 3
     """hypotheses kept per utterance"""
+    search: str = "beam"
+    """"beam" is the published search; "greedy" gives its answer for a beam of one in a few passes of the decoder,
+    drafted by the CTC head; "rescore" lets the decoder choose among the CTC head's texts in one pass; "ctc" takes the
+    CTC head's best path and runs no decoder"""
     nbest: int = 1
     """hypotheses returned, at most `beam_size`"""
     max_tokens: int = 0
@@ -31,6 +37,8 @@ class DecodingOptions:
     """longer audio is cut at its quietest points and joined again (the model's advised limit)"""
 
     def __post_init__(self) -> None:
+        if self.search not in SEARCHES:
+            raise OptionsError(f"search must be one of {', '.join(SEARCHES)}, not {self.search!r}")
         if self.beam_size < 1:
             raise OptionsError(f"beam_size must be at least 1, not {self.beam_size}")
         if not 1 <= self.nbest <= self.beam_size:

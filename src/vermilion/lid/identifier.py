@@ -15,11 +15,10 @@ from vermilion.encoding import (
     load_decoder,
     load_encoder,
     read_utterances,
-    torch_device,
-    torch_dtype,
 )
 from vermilion.errors import CheckpointError, ModelError
 from vermilion.lid.labels import DIALECTS
+from vermilion.runtime import Runtime
 from vermilion.transcript import Failure, LanguageResult
 
 if TYPE_CHECKING:
@@ -56,21 +55,21 @@ class LanguageIdentifier:
         Args:
             folder: model folder in the published layout.
             device: torch device.
-            precision: "float32", "bfloat16" or "float16".
+            precision: "float32", "bfloat16", "float16", "int8" or "auto" (`Runtime.of`).
 
         Raises:
             CheckpointError: files or weights are missing or do not fit.
             OptionsError: the device or precision is not available.
         """
         path = require_files(folder, ["cmvn.ark", "dict.txt"])
-        place, dtype = torch_device(device), torch_dtype(precision)
+        runtime = Runtime.of(device, precision)
         checkpoint = read_checkpoint(path)
         labels = read_dictionary(path / "dict.txt")
         if len(labels) != checkpoint.arg("lid_odim"):
             raise CheckpointError(f"{path}: dict.txt has {len(labels)} labels, the model {checkpoint.arg('lid_odim')}")
         extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
-        front = AcousticFront(extractor, load_encoder(checkpoint, place, dtype), place, dtype)
-        decoder = load_decoder(checkpoint, "lid_decoder.", len(labels), place, dtype)
+        front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
+        decoder = load_decoder(checkpoint, "lid_decoder.", len(labels), runtime)
         return cls(front, decoder, labels, checkpoint.arg("sos_id"), checkpoint.arg("eos_id"))
 
     @property

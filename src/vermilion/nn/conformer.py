@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vermilion.nn.packed import ExactLinear, Fusable, Pointwise, merged
+
 
 @dataclass(frozen=True)
 class ConformerConfig:
@@ -38,13 +40,21 @@ def _relative_table(frames: int, d_model: int) -> Tensor:
     return sinusoids(frames - 1, 2 * frames - 1, d_model)
 
 
+KEPT_POSITIONS = 512
+"""projected position tables up to this many frames (20 s) are kept, in sizes of powers of two"""
+
+
+def _table_size(frames: int) -> int:
+    return frames if frames > KEPT_POSITIONS else max(32, 1 << (frames - 1).bit_length())
+
+
 class Subsampling(nn.Module):
     """Two strided convolutions: (N, T, 80) → (N, ceil(T/4), d)."""
 
     def __init__(self, n_mels: int, d_model: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(nn.Conv2d(1, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 32, 3, 2), nn.ReLU())
-        self.out = nn.Linear(32 * (((n_mels - 1) // 2 - 1) // 2), d_model)
+        self.out = ExactLinear(32 * (((n_mels - 1) // 2 - 1) // 2), d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, mel) → (N, T', d)."""
@@ -72,7 +82,7 @@ class FeedForward(nn.Module):
         return result
 
 
-class RelativeAttention(nn.Module):
+class RelativeAttention(Fusable):
     """Self-attention with relative positions; adds its input."""
 
     def __init__(self, d_model: int, n_head: int) -> None:
@@ -84,25 +94,49 @@ class RelativeAttention(nn.Module):
         )
         self.pos_bias_u = nn.Parameter(torch.zeros(n_head, d_model // n_head))
         self.pos_bias_v = nn.Parameter(torch.zeros(n_head, d_model // n_head))
+        self.w_qkv: nn.Module | None = None
+        self._projected: Tensor | None = None
 
-    def forward(self, x: Tensor, positions: Tensor, key_bias: Tensor) -> Tensor:
-        """x (N, T, d), positions (2T−1, d), key_bias (N, 1, 1, T) of 0 and −inf."""
+    def fuse(self) -> None:
+        """One product for query, key and value: they differ only in the scale and shift of the same norm."""
+        norms = (self.layer_norm_q, self.layer_norm_k, self.layer_norm_v)
+        self.w_qkv = merged((self.w_qs, self.w_ks, self.w_vs), norms)
+        del self.layer_norm_q, self.layer_norm_k, self.layer_norm_v, self.w_qs, self.w_ks, self.w_vs
+
+    def forward(self, x: Tensor, positions: Tensor, key_bias: Tensor | None) -> Tensor:
+        """x (N, T, d), positions (2P−1, d) with P ≥ T, key_bias (N, 1, 1, T) of 0 and −inf or None without padding."""
         n, t, d = x.shape
-        shape = (n, t, self.n_head, d // self.n_head)
-        q = self.w_qs(self.layer_norm_q(x)).view(shape)
-        k = self.w_ks(self.layer_norm_k(x)).view(shape).transpose(1, 2)
-        v = self.w_vs(self.layer_norm_v(x)).view(shape).transpose(1, 2)
-        p = self.linear_pos(positions).view(1, 2 * t - 1, *shape[2:]).permute(0, 2, 3, 1)  # (1, h, dk, 2T−1)
-        by_distance = (q + self.pos_bias_v).transpose(1, 2) @ p  # (N, h, T, 2T−1)
+        q, k, v = (part.view(n, t, self.n_head, d // self.n_head) for part in self._queries_keys_values(x))
+        p = self._distances(positions, t)  # (h, d_k, 2T−1)
+        by_distance = ((q + self.pos_bias_v) / math.sqrt(d // self.n_head)).transpose(1, 2) @ p  # (N, h, T, 2T−1)
         # score(i, j) uses column T−1−i+j: each row shifted by one, as a strided view without a copy
         s = by_distance.stride()
-        shifted = by_distance.as_strided(
+        bias = by_distance.as_strided(
             (n, self.n_head, t, t), (s[0], s[1], s[2] - s[3], s[3]), by_distance.storage_offset() + (t - 1) * s[3]
         )
-        bias = shifted / math.sqrt(shape[3]) + key_bias
-        out = F.scaled_dot_product_attention((q + self.pos_bias_u).transpose(1, 2), k, v, attn_mask=bias)
+        if key_bias is not None:
+            bias = bias.add_(key_bias) if not self.training else bias + key_bias
+        heads = ((q + self.pos_bias_u).transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        out = F.scaled_dot_product_attention(*heads, attn_mask=bias)
         result: Tensor = x + self.fc(out.transpose(1, 2).reshape(n, t, d))
         return result
+
+    def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.w_qkv is not None:
+            joint: Tensor = self.w_qkv(F.layer_norm(x, x.shape[-1:]))
+            return joint.chunk(3, dim=-1)
+        return self.w_qs(self.layer_norm_q(x)), self.w_ks(self.layer_norm_k(x)), self.w_vs(self.layer_norm_v(x))
+
+    def _distances(self, positions: Tensor, t: int) -> Tensor:
+        """Projected positions of the 2T−1 distances of T frames: the middle of any longer table."""
+        rows = len(positions)
+        p = self._projected
+        if p is None or p.shape[-1] != rows or p.dtype != positions.dtype or p.device != positions.device:
+            p = self.linear_pos(positions).view(rows, self.n_head, -1).permute(1, 2, 0)
+            keep = self.w_qkv is not None and rows < 2 * KEPT_POSITIONS
+            self._projected = p.contiguous() if keep else None
+        middle = rows // 2
+        return p[..., middle - t + 1 : middle + t]
 
 
 class ConvolutionModule(nn.Module):
@@ -111,20 +145,28 @@ class ConvolutionModule(nn.Module):
     def __init__(self, d_model: int, kernel_size: int) -> None:
         super().__init__()
         self.pre_layer_norm = nn.LayerNorm(d_model)
-        self.pointwise_conv1 = nn.Conv1d(d_model, 4 * d_model, 1, bias=False)
+        self.pointwise_conv1 = Pointwise(d_model, 4 * d_model)
         self.depthwise_conv = nn.Conv1d(
             2 * d_model, 2 * d_model, kernel_size, padding=(kernel_size - 1) // 2, groups=2 * d_model, bias=False
         )
         self.batch_norm = nn.LayerNorm(2 * d_model)  # a layer norm in spite of its published name
-        self.pointwise_conv2 = nn.Conv1d(2 * d_model, d_model, 1, bias=False)
+        self.pointwise_conv2 = Pointwise(2 * d_model, d_model)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x (N, T, d), valid (N, T, 1) of 0 and 1."""
-        y = F.linear(self.pre_layer_norm(x) * valid, self.pointwise_conv1.weight[:, :, 0])
-        y = self.depthwise_conv(F.glu(y, dim=-1).transpose(1, 2)).transpose(1, 2)
-        y = F.linear(F.silu(self.batch_norm(y)), self.pointwise_conv2.weight[:, :, 0])
-        result: Tensor = x + y * valid
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """x (N, T, d), valid (N, T, 1) of 0 and 1 or None without padding."""
+        y = self.pre_layer_norm(x)
+        y = F.glu(self.pointwise_conv1(y if valid is None else y * valid), dim=-1)
+        y = F.silu(self.batch_norm(self._depthwise(y)))
+        y = self.pointwise_conv2(y)
+        result: Tensor = x + (y if valid is None else y * valid)
         return result
+
+    def _depthwise(self, y: Tensor) -> Tensor:
+        """(N, T, C) → (N, T, C); as a flat image with the channels last, which is 20 times faster on a CPU."""
+        conv = self.depthwise_conv
+        image = y.transpose(1, 2).unsqueeze(2)  # (N, C, 1, T)
+        out = F.conv2d(image, conv.weight.unsqueeze(2), padding=(0, conv.kernel_size[0] // 2), groups=conv.groups)
+        return out.squeeze(2).transpose(1, 2)
 
 
 class ConformerBlock(nn.Module):
@@ -138,12 +180,12 @@ class ConformerBlock(nn.Module):
         self.ffn2 = FeedForward(config.d_model)
         self.layer_norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, positions: Tensor, valid: Tensor, key_bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """(N, T, d) → (N, T, d)."""
-        x = x + 0.5 * self.ffn1(x)
+        x = torch.add(x, self.ffn1(x), alpha=0.5)
         x = self.mhsa(x, positions, key_bias)
         x = self.conv(x, valid)
-        x = x + 0.5 * self.ffn2(x)
+        x = torch.add(x, self.ffn2(x), alpha=0.5)
         result: Tensor = self.layer_norm(x)
         return result
 
@@ -169,12 +211,14 @@ class ConformerEncoder(nn.Module):
         """
         x = self.input_preprocessor(features)
         lengths = (lengths + 3) // 4
-        valid = torch.arange(x.shape[1], device=x.device)[None] < lengths[:, None]
-        key_bias = torch.zeros(valid.shape, dtype=x.dtype, device=x.device).masked_fill(~valid, float("-inf"))[
-            :, None, None
-        ]
-        positions = _relative_table(x.shape[1], self.config.d_model).to(x)
-        mask = valid[:, :, None].to(x.dtype)
+        frames = x.shape[1]
+        mask, key_bias = None, None
+        if bool((lengths < frames).any()):
+            valid = torch.arange(frames, device=x.device)[None] < lengths[:, None]
+            mask = valid[:, :, None].to(x.dtype)
+            key_bias = torch.zeros(valid.shape, dtype=x.dtype, device=x.device).masked_fill(~valid, float("-inf"))
+            key_bias = key_bias[:, None, None]
+        positions = _relative_table(_table_size(frames), self.config.d_model).to(x)
         for block in self.layer_stack:
             x = block(x, positions, mask, key_bias)
         return x, lengths

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vermilion.nn.conformer import sinusoids
+from vermilion.nn.packed import Fusable, linear_of, merged
 
 
 @dataclass(frozen=True)
@@ -26,75 +27,101 @@ class DecoderConfig:
 
 @dataclass
 class CrossMemory:
-    """Keys and values of the encoder output, projected once per utterance and shared by its beams."""
+    """Keys and values of the encoder output, projected once per utterance and shared by all its queries."""
 
     keys: list[Tensor]
     """per layer (N, h, T', d_k)"""
     values: list[Tensor]
-    bias: Tensor
-    """(N, 1, 1, T') of 0 and −inf on padded frames"""
+    bias: Tensor | None
+    """(N, 1, 1, T') of 0 and −inf on padded frames; None without padding"""
 
-    def select(self, utterances: Tensor) -> CrossMemory:
-        """Keep some utterances."""
-        return CrossMemory(
-            [k[utterances] for k in self.keys], [v[utterances] for v in self.values], self.bias[utterances]
-        )
+    def select(self, utterances: Tensor) -> None:
+        """Keep some utterances; layer by layer, so that at most one is held twice."""
+        for cache in (self.keys, self.values):
+            for i, tensor in enumerate(cache):
+                cache[i] = tensor[utterances]
+        self.bias = self.bias[utterances] if self.bias is not None else None
+
+    def repeated(self, count: int) -> CrossMemory:
+        """The memory of a single utterance for `count` texts, without a copy."""
+        shape = (count, -1, -1, -1)
+        bias = self.bias.expand(shape) if self.bias is not None else None
+        return CrossMemory([k.expand(shape) for k in self.keys], [v.expand(shape) for v in self.values], bias)
 
 
 @dataclass
 class DecoderState:
-    """Caches of the self-attention for N utterances with B hypotheses each."""
+    """Keys and values of all tokens that N utterances were given, in slots that every utterance uses alike.
+
+    Nothing is moved when hypotheses change places or drafts fail: which slots a query sees is said by a mask.
+    """
 
     memory: CrossMemory
-    beams: int
-    length: int
-    """positions filled"""
+    used: int
+    """slots filled"""
     keys: list[Tensor]
-    """per layer (N·B, h, capacity, d_k)"""
+    """per layer (N, capacity, h, d_k)"""
     values: list[Tensor]
-
-    def reorder(self, parents: Tensor) -> None:
-        """Let each hypothesis continue its parent; (N·B,) row indices."""
-        if torch.equal(parents, torch.arange(len(parents), device=parents.device)):
-            return
-        for cache in (self.keys, self.values):
-            for tensor in cache:
-                tensor[:, :, : self.length] = tensor[parents, :, : self.length]
 
     def select(self, utterances: Tensor) -> None:
         """Keep some utterances."""
-        rows = (utterances[:, None] * self.beams + torch.arange(self.beams, device=utterances.device)).flatten()
-        self.memory = self.memory.select(utterances)
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
+        self.memory.select(utterances)
+        for cache in (self.keys, self.values):
+            for i, tensor in enumerate(cache):
+                cache[i] = tensor[utterances]
 
-    def reserve(self) -> None:
-        """Double the caches when they are full."""
-        if self.length < self.keys[0].shape[2]:
+    def reserve(self, count: int) -> None:
+        """Make room for more slots; the room at least doubles."""
+        capacity = self.keys[0].shape[1]
+        if self.used + count <= capacity:
             return
-        self.keys = [F.pad(k, (0, 0, 0, k.shape[2])) for k in self.keys]
-        self.values = [F.pad(v, (0, 0, 0, v.shape[2])) for v in self.values]
+        extra = max(capacity, self.used + count - capacity)
+        for cache in (self.keys, self.values):
+            for i, tensor in enumerate(cache):
+                cache[i] = F.pad(tensor, (0, 0, 0, 0, 0, extra))
 
 
-class Attention(nn.Module):
+class Attention(Fusable):
     """Multi-head attention with the published biases: none on the keys."""
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, d_model: int, n_head: int, own: bool) -> None:
+        """Take the sizes; `own`: queries, keys and values come from the same sequence."""
         super().__init__()
-        self.n_head = n_head
+        self.n_head, self.own = n_head, own
         self.w_qs = nn.Linear(d_model, d_model)
         self.w_ks = nn.Linear(d_model, d_model, bias=False)
         self.w_vs = nn.Linear(d_model, d_model)
         self.fc = nn.Linear(d_model, d_model)
+        self.w_joint: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """One product for all that is made from the same input."""
+        self.w_joint = merged([self.w_qs, self.w_ks, self.w_vs] if self.own else [self.w_ks, self.w_vs])
+        del self.w_ks, self.w_vs
+        if self.own:
+            del self.w_qs
 
     def heads(self, x: Tensor) -> Tensor:
-        """(N, L, d) → (N, h, L, d_k)."""
-        return x.view(*x.shape[:-1], self.n_head, -1).transpose(1, 2)
+        """(N, L, d) → (N, L, h, d_k)."""
+        return x.view(*x.shape[:-1], self.n_head, -1)
+
+    def queries_keys_values(self, x: Tensor) -> list[Tensor]:
+        """(N, L, d) → three (N, L, h, d_k)."""
+        if self.w_joint is not None:
+            return [self.heads(part) for part in self.w_joint(x).chunk(3, dim=-1)]
+        return [self.heads(w(x)) for w in (self.w_qs, self.w_ks, self.w_vs)]
+
+    def keys_values(self, x: Tensor) -> list[Tensor]:
+        """(N, L, d) → two (N, L, h, d_k)."""
+        if self.w_joint is not None:
+            return [self.heads(part) for part in self.w_joint(x).chunk(2, dim=-1)]
+        return [self.heads(w(x)) for w in (self.w_ks, self.w_vs)]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, h, L, d_k) → (N, L, d)."""
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        result: Tensor = self.fc(out.transpose(1, 2).flatten(2))
+        """Queries (N, L, h, d_k), keys and values (N, h, S, d_k) of the cache's type → (N, L, d)."""
+        bias = bias.to(k.dtype) if bias is not None else None
+        out = F.scaled_dot_product_attention(q.transpose(1, 2).to(k.dtype), k, v, attn_mask=bias)
+        result: Tensor = self.fc(out.transpose(1, 2).flatten(2).to(q.dtype))
         return result
 
 
@@ -117,24 +144,18 @@ def _table(rows: int, d_model: int) -> Tensor:
     return sinusoids(0, rows, d_model, step=1)
 
 
-def positions(first: int, count: int, d_model: int) -> Tensor:
-    """Absolute sinusoids s(first) … s(first + count − 1); the table grows in powers of two, without a limit."""
-    rows = max(64, 1 << (first + count - 1).bit_length())
-    return _table(rows, d_model)[first : first + count]
-
-
 class DecoderLayer(nn.Module):
     """Pre-norm self-attention, cross-attention, feed-forward."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.self_attn_norm, self.cross_attn_norm, self.mlp_norm = (nn.LayerNorm(config.d_model) for _ in range(3))
-        self.self_attn = Attention(config.d_model, config.n_head)
-        self.cross_attn = Attention(config.d_model, config.n_head)
+        self.self_attn = Attention(config.d_model, config.n_head, own=True)
+        self.cross_attn = Attention(config.d_model, config.n_head, own=False)
         self.mlp = FeedForward(config.d_model)
 
 
-class TransformerDecoder(nn.Module):
+class TransformerDecoder(Fusable):
     """Scores the next token of every hypothesis."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -143,6 +164,13 @@ class TransformerDecoder(nn.Module):
         self.tgt_word_emb = nn.Embedding(config.vocabulary, config.d_model)
         self.layer_stack = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_layers))
         self.layer_norm_out = nn.LayerNorm(config.d_model)
+        self.output: nn.Module | None = None
+        self.cache_dtype: torch.dtype | None = None
+        """type of the cached keys and values; None = that of the network"""
+
+    def fuse(self) -> None:
+        """Give the scores of the vocabulary a layer of their own (its weight is the embedding)."""
+        self.output = linear_of(self.tgt_word_emb.weight.detach(), None)
 
     @property
     def layers(self) -> list[DecoderLayer]:
@@ -150,64 +178,76 @@ class TransformerDecoder(nn.Module):
         return [cast(DecoderLayer, layer) for layer in self.layer_stack]
 
     def remember(self, encoded: Tensor, lengths: Tensor) -> CrossMemory:
-        """Project the encoder output (N, T', d) once for all steps and beams."""
-        layers = [layer.cross_attn for layer in self.layers]
+        """Project the encoder output (N, T', d) once for all steps and queries."""
+        dtype = self.cache_dtype or encoded.dtype
+        keys, values = [], []
+        for layer in self.layers:
+            k, v = layer.cross_attn.keys_values(encoded)
+            keys.append(k.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format, copy=True))
+            values.append(v.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format, copy=True))
         padded = torch.arange(encoded.shape[1], device=encoded.device)[None] >= lengths[:, None]
-        bias = torch.zeros(padded.shape, dtype=encoded.dtype, device=encoded.device).masked_fill(padded, float("-inf"))
-        keys = [a.heads(a.w_ks(encoded)) for a in layers]
-        return CrossMemory(keys, [a.heads(a.w_vs(encoded)) for a in layers], bias[:, None, None])
+        bias = None
+        if bool(padded.any()):
+            bias = torch.zeros(padded.shape, dtype=dtype, device=encoded.device).masked_fill(padded, float("-inf"))
+            bias = bias[:, None, None]
+        return CrossMemory(keys, values, bias)
 
-    def start(self, memory: CrossMemory, beams: int, capacity: int = 32) -> DecoderState:
-        """Empty caches for N utterances with `beams` hypotheses each."""
+    def start(self, memory: CrossMemory, capacity: int = 96) -> DecoderState:
+        """Empty slots for the utterances of a memory."""
         n, h, _, d_k = memory.keys[0].shape
-        empty = [memory.keys[0].new_zeros(n * beams, h, capacity, d_k) for _ in range(2 * len(memory.keys))]
-        return DecoderState(memory, beams, 0, empty[::2], empty[1::2])
+        empty = [memory.keys[0].new_zeros(n, capacity, h, d_k) for _ in range(2 * len(memory.keys))]
+        return DecoderState(memory, 0, empty[::2], empty[1::2])
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Score the token after the newest one.
+    def extend(self, tokens: Tensor, positions: Tensor, visible: Tensor, state: DecoderState) -> Tensor:
+        """Give every utterance M more tokens and score what follows each.
+
+        A step of a beam search is B tokens that do not see each other; the check of a draft is M tokens that see
+        those before them.
 
         Args:
-            tokens: (N·B,) newest token of each hypothesis.
-            state: caches, extended in place.
+            tokens: (N, M) token ids.
+            positions: (N, M) place of each token in its sequence.
+            visible: (N, M, used + M) bool, the slots that each token sees, itself included.
+            state: slots, extended in place by M.
 
         Returns:
-            (N·B, V) logits.
+            (N, M, V) logits.
         """
-        state.reserve()
-        x = self._embed(tokens[:, None], state.length)
+        count = tokens.shape[1]
+        state.reserve(count)
+        new = slice(state.used, state.used + count)
+        state.used += count
+        x = self._embed(tokens, positions, state.used)
+        bias = torch.zeros(visible.shape, dtype=state.keys[0].dtype, device=x.device)
+        bias = bias.masked_fill_(~visible, float("-inf"))[:, None]
         for i, layer in enumerate(self.layers):
-            x = x + self._self_attention(layer.self_attn, layer.self_attn_norm(x), state, i)
-            x = x + self._cross_attention(layer.cross_attn, layer.cross_attn_norm(x), state, i)
+            keys, values = state.keys[i], state.values[i]
+            q, keys[:, new], values[:, new] = layer.self_attn.queries_keys_values(layer.self_attn_norm(x))
+            seen = (keys[:, : state.used].transpose(1, 2), values[:, : state.used].transpose(1, 2))
+            x = x + layer.self_attn.attend(q, *seen, bias)
+            x = x + self._cross_attention(layer.cross_attn, layer.cross_attn_norm(x), state.memory, i)
             x = x + layer.mlp(layer.mlp_norm(x))
-        state.length += 1
-        return F.linear(self.layer_norm_out(x[:, 0]), self.tgt_word_emb.weight)
+        return self._scores(x)
 
     def forward(self, tokens: Tensor, memory: CrossMemory) -> Tensor:
         """Score all positions of given sequences at once: (N, L) → (N, L, V)."""
-        x = self._embed(tokens, 0)
-        size = tokens.shape[1]
-        causal = torch.full((size, size), float("-inf"), device=x.device, dtype=x.dtype).triu(1)
-        for i, layer in enumerate(self.layers):
-            y, a = layer.self_attn_norm(x), layer.self_attn
-            x = x + a.attend(a.heads(a.w_qs(y)), a.heads(a.w_ks(y)), a.heads(a.w_vs(y)), causal)
-            c = layer.cross_attn
-            q = c.heads(c.w_qs(layer.cross_attn_norm(x)))
-            x = x + c.attend(q, memory.keys[i], memory.values[i], memory.bias)
-            x = x + layer.mlp(layer.mlp_norm(x))
-        return F.linear(self.layer_norm_out(x), self.tgt_word_emb.weight)
+        n, size = tokens.shape
+        causal = torch.ones(size, size, dtype=torch.bool, device=tokens.device).tril()
+        places = torch.arange(size, device=tokens.device)
+        return self.extend(tokens, places.expand(n, -1), causal.expand(n, -1, -1), self.start(memory, size))
 
-    def _embed(self, tokens: Tensor, first: int) -> Tensor:
-        table = positions(first, tokens.shape[1], self.config.d_model).to(self.tgt_word_emb.weight)
-        embedded: Tensor = self.tgt_word_emb(tokens) * math.sqrt(self.config.d_model) + table
+    def _embed(self, tokens: Tensor, positions: Tensor, most: int) -> Tensor:
+        weight = self.tgt_word_emb.weight
+        table = _table(max(64, 1 << most.bit_length()), self.config.d_model).to(weight)  # no limit on the length
+        embedded: Tensor = self.tgt_word_emb(tokens) * math.sqrt(self.config.d_model) + table[positions]
         return embedded
 
-    def _self_attention(self, a: Attention, y: Tensor, state: DecoderState, i: int) -> Tensor:
-        end = state.length + 1
-        state.keys[i][:, :, state.length] = a.heads(a.w_ks(y))[:, :, 0]
-        state.values[i][:, :, state.length] = a.heads(a.w_vs(y))[:, :, 0]
-        return a.attend(a.heads(a.w_qs(y)), state.keys[i][:, :, :end], state.values[i][:, :, :end], None)
+    def _cross_attention(self, a: Attention, y: Tensor, memory: CrossMemory, i: int) -> Tensor:
+        return a.attend(a.heads(a.w_qs(y)), memory.keys[i], memory.values[i], memory.bias)
 
-    def _cross_attention(self, a: Attention, y: Tensor, state: DecoderState, i: int) -> Tensor:
-        beams = y.view(-1, state.beams, y.shape[-1])  # the beams of an utterance are queries of one attention
-        memory = state.memory
-        return a.attend(a.heads(a.w_qs(beams)), memory.keys[i], memory.values[i], memory.bias).reshape(y.shape)
+    def _scores(self, x: Tensor) -> Tensor:
+        x = self.layer_norm_out(x)
+        if self.output is None:
+            return F.linear(x, self.tgt_word_emb.weight)
+        scores: Tensor = self.output(x)
+        return scores

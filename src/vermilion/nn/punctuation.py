@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vermilion.errors import CheckpointError
+from vermilion.nn.packed import ExactLinear, Fusable, merged
 
 _EXACT_GELU = "gelu"
 
@@ -96,7 +97,7 @@ class BertEmbeddings(nn.Module):
         return out
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Fusable):
     """Query, key and value projections and scaled dot-product attention."""
 
     def __init__(self, config: PunctuationConfig) -> None:
@@ -104,12 +105,22 @@ class SelfAttention(nn.Module):
         width = config.hidden_size
         self.num_heads = config.num_heads
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.joint: nn.Module | None = None
+
+    def fuse(self) -> None:
+        """One product for query, key and value."""
+        self.joint = merged([self.query, self.key, self.value])
+        del self.query, self.key, self.value
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Mix x (N, L, H) over its tokens; mask (N, 1, 1, L) is True for real ones."""
         rows, length, width = x.shape
         split = (rows, length, self.num_heads, width // self.num_heads)
-        query, key, value = (part(x).view(split).transpose(1, 2) for part in (self.query, self.key, self.value))
+        if self.joint is not None:
+            parts = self.joint(x).chunk(3, dim=-1)
+        else:
+            parts = (self.query(x), self.key(x), self.value(x))
+        query, key, value = (part.view(split).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (N, heads, L, H / heads)
         return mixed.transpose(1, 2).reshape(rows, length, width)
 
@@ -167,7 +178,7 @@ class PunctuationNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.bert = nn.ModuleDict({"embeddings": BertEmbeddings(config), "encoder": BertEncoder(config)})
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = ExactLinear(config.hidden_size, config.num_labels)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Score the labels of every token.

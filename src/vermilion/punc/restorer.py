@@ -7,14 +7,15 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vermilion.checkpoints.reader import load_strict, read_checkpoint, read_dictionary, require_files
-from vermilion.errors import CheckpointError, OptionsError
+from vermilion.checkpoints.prepared import load_network
+from vermilion.checkpoints.reader import read_checkpoint, read_dictionary, require_files
+from vermilion.errors import CheckpointError
 from vermilion.nn.punctuation import PunctuationConfig, PunctuationNetwork
 from vermilion.punc.limit import choose_labels, text_size
 from vermilion.punc.options import PunctuationOptions
@@ -30,9 +31,9 @@ from vermilion.punc.units import (
     without_marks,
 )
 from vermilion.punc.windows import group_windows, split_windows
+from vermilion.runtime import Runtime
 from vermilion.transcript import Sentence, Word
 
-_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _UNUSED_KEYS = ("bert.embeddings.position_ids", "bert.pooler.*")
 _FILES = ("chinese-lert-base/config.json", "chinese-lert-base/vocab.txt", INPUT_VOCABULARY, "out_dict")
 
@@ -85,15 +86,14 @@ class PunctuationRestorer:
         Args:
             folder: model folder in the published layout (SPEC section 2).
             device: torch device name.
-            precision: "float32", "float16" or "bfloat16".
+            precision: "float32", "bfloat16", "float16", "int8" or "auto" (`Runtime.of`).
             options: see `PunctuationOptions`.
 
         Raises:
             CheckpointError: a file is missing or damaged, or the parts do not fit each other.
-            OptionsError: an unknown precision.
+            OptionsError: the device or precision is not available.
         """
-        if precision not in _PRECISIONS:
-            raise OptionsError(f"precision is {precision!r}; choose one of {', '.join(_PRECISIONS)}")
+        runtime = Runtime.of(device, precision)
         path = require_files(folder, _FILES)
         checkpoint = read_checkpoint(path)
         tokenizer = PieceTokenizer.from_folder(path)
@@ -103,10 +103,8 @@ class PunctuationRestorer:
         )
         cls_id = int(checkpoint.arg("cls_id"))
         _check_sizes(path, config, labels, tokenizer.size, cls_id)
-        with torch.device("meta"):
-            network = PunctuationNetwork(config)
-        load_strict(network, checkpoint.state, checkpoint.path, ignore=_UNUSED_KEYS, dtype=_PRECISIONS[precision])
-        return cls(network.to(device), tokenizer, labels, cls_id, options)
+        network = load_network(lambda: PunctuationNetwork(config), checkpoint, "", runtime, ignore=_UNUSED_KEYS)
+        return cls(cast(PunctuationNetwork, network), tokenizer, labels, cls_id, options)
 
     def restore(self, texts: Sequence[str]) -> list[str]:
         """Put marks and English casing into texts.
