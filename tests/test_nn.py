@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import randomise
+from tiny import lively_decoder, randomise
 
 from vermilion.decoding import DecodingOptions, beam_search
 from vermilion.nn.conformer import ConformerConfig, ConformerEncoder, RelativeAttention, _relative_table
@@ -136,7 +136,7 @@ def slow_search(decoder, encoded, o, sos, eos, limit):
     ],
 )
 def test_beam_search_equals_a_slow_reading_of_the_rules(seed, options):
-    decoder = randomise(TransformerDecoder(DecoderConfig(12, 16, 2, 2)), seed)
+    decoder = lively_decoder(12, seed)
     lengths = torch.tensor([9, 5, 7])
     encoded = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(seed))
     found = beam_search(decoder, encoded, lengths, options, sos=3, eos=4)

@@ -40,6 +40,14 @@ def randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
+def lively_decoder(vocabulary: int, seed: int) -> TransformerDecoder:
+    """A decoder whose texts vary: with a plain last norm the newest token mostly names itself again."""
+    decoder = randomise(TransformerDecoder(DecoderConfig(vocabulary, 16, 2, 2)), seed)
+    generator = torch.Generator().manual_seed(seed)
+    decoder.layer_norm_out.weight.data = torch.randn(16, generator=generator)
+    return decoder
+
+
 def prefixed(module: torch.nn.Module, prefix: str) -> dict:
     return {prefix + k: v for k, v in module.state_dict().items()}
 

@@ -153,6 +153,7 @@ class Builder:
 
         path = self.find("fireredlid")
         if path is not None:
+            self._set_threads()
             return LanguageIdentifier.from_pretrained(path, self.options.device, self.options.precision)
         if not starter_installed():
             return None
@@ -168,6 +169,7 @@ class Builder:
             if path is not None:
                 from vermilion.asr import AedRecognizer
 
+                self._set_threads()
                 return AedRecognizer.from_pretrained(path, self.options.device, self.options.precision)
             if wanted == "aed":
                 raise CheckpointError(f"FireRedASR2-AED is not present. {ADVICE}")
@@ -192,6 +194,7 @@ class Builder:
         path = self.find("fireredpunc")
         if path is None:
             return None
+        self._set_threads()
         options = PunctuationOptions(sentence_max_length=max_length)
         return PunctuationRestorer.from_pretrained(path, self.options.device, self.options.precision, options)
 
@@ -205,7 +208,12 @@ class Builder:
         """The starter set's recogniser, shared with its language identifier."""
         from vermilion.asr.whisper import WhisperRecognizer
 
-        return WhisperRecognizer.from_pretrained(device=self.options.device)
+        return WhisperRecognizer.from_pretrained(device=self.options.device, threads=self.options.threads or None)
+
+    def _set_threads(self) -> None:
+        from vermilion.runtime import set_threads
+
+        set_threads(self.options.threads)
 
 
 @dataclass

@@ -119,8 +119,10 @@ class PipelineOptions:
     """options of the search"""
     device: str = "cpu"
     """torch device that `load` puts the networks on"""
-    precision: str = "float32"
-    """number format that `load` gives the networks"""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "float32"
+    """number format that `load` gives the networks (`Runtime.of`)"""
+    threads: int = 0
+    """threads that `load` sets for networks on a CPU; 0 = the cores that the process may use"""
     batch_seconds: float = 80.0
     """limit of a padded batch in seconds of audio"""
     window_seconds: float = 600.0
@@ -135,6 +137,8 @@ class PipelineOptions:
             raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
         if self.recognizer not in ("auto", "aed", "llm", "whisper"):
             raise OptionsError(f"recognizer must be auto, aed, llm or whisper, not {self.recognizer!r}")
+        if self.threads < 0:
+            raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
             raise OptionsError("batch_seconds and window_seconds must be positive")
 

@@ -117,6 +117,10 @@ def _write(place: Path, network: nn.Module, checkpoint: Checkpoint) -> None:
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        log.info("prepared weights are not kept beside %s: %s", checkpoint.path, error)
+        return
+    try:
         write_safetensors(temporary, network.state_dict(), {"format": "pt", "source": _source(checkpoint)})
         temporary.replace(place)
     except OSError as error:

@@ -14,8 +14,8 @@ from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
 
 DEFAULTS = PipelineOptions()
-CPU_WINDOW = 40.0
-"""seconds of speech after which finished recordings are written; batches still form inside"""
+CPU_WINDOW = 80.0
+"""seconds of speech after which finished recordings are written; one batch of the decoder"""
 
 MODELS = Group.create_ordered("Models")
 OUTPUT = Group.create_ordered("Output")
@@ -60,6 +60,9 @@ SubtitleGroup = Annotated[SubtitleOptions, Parameter(name="*", group=SUBTITLES)]
 class Search(DecodingOptions):
     """The library's options of the search, without those that need an external language model."""
 
+    search: Literal["beam", "greedy", "rescore", "ctc"] = "beam"
+    """beam = the published search; greedy = one hypothesis, drafted by the CTC head: the same text as --beam-size 1
+    in far fewer steps; rescore = the decoder chooses among the CTC head's texts; ctc = no decoder, fastest."""
     lm_weight: Annotated[float, Parameter(parse=False)] = 0.0
 
     def plain(self) -> DecodingOptions:
@@ -74,14 +77,19 @@ class Hardware:
 
     device: str = DEFAULTS.device
     """Torch device: cpu, cuda, cuda:1, mps."""
-    precision: str = DEFAULTS.precision
-    """Number format: float32, float16, bfloat16."""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = DEFAULTS.precision
+    """Number format of the networks; auto = what the processor computes natively without a loss; int8 (CPU) is
+    fastest and needs a quarter of the memory, its words can differ now and then."""
+    threads: int = DEFAULTS.threads
+    """Threads of the networks on a CPU; 0 = the cores that this process may use. On a busy machine fewer are faster."""
 
     def apply(self, options: PipelineOptions = DEFAULTS) -> PipelineOptions:
         """Put device and precision into pipeline options."""
         # a slow machine hands finished recordings over sooner: less is lost when a run is interrupted
         window = CPU_WINDOW if self.device == "cpu" else options.window_seconds
-        return replace(options, device=self.device, precision=self.precision, window_seconds=window)
+        return replace(
+            options, device=self.device, precision=self.precision, threads=self.threads, window_seconds=window
+        )
 
     def __str__(self) -> str:
         """How messages call it; the starter set chooses its own precision, so the default is not claimed."""
