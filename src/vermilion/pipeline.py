@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
 from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import OptionsError, VermilionError
-from vermilion.scheduling import pack, windows
+from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
     EventResult,
@@ -224,10 +224,12 @@ class Pipeline:
         """
         report = progress or _ignore
         pending: list[Job | Failure] = []
+        segmented = windows(self._units(recordings, pending, report), self.options.window_seconds)
         try:
-            for window in windows(self._units(recordings, pending, report), self.options.window_seconds):
-                self._run([unit for unit in window if unit is not None], report)
-                yield from self._finished(pending, report)
+            with ahead(segmented) as ready:  # decoding and voice activity of the next window run beside the networks
+                for window in ready:
+                    self._run([unit for unit in window if unit is not None], report)
+                    yield from self._finished(pending, report)
             yield from self._finished(pending, report)
         finally:
             for job in pending:
@@ -242,12 +244,13 @@ class Pipeline:
         """Open and segment recordings one by one; a recording without segments counts as an empty unit."""
         for source in recordings:
             job = self._open(source, report)
-            pending.append(job)
+            if isinstance(job, Job):
+                job.waiting = len(job.units)
+            pending.append(job)  # complete: the other thread may look at it at once
             if isinstance(job, Failure):
                 report(Progress(job.source, "failed", 0.0, 0.0))
                 yield None, 1.0
                 continue
-            job.waiting = len(job.units)
             for unit in job.units:
                 yield unit, unit.span.duration
             if not job.units:

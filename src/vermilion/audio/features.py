@@ -67,7 +67,7 @@ def _sparse_weights() -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np
 def _as_int16_scale(samples: Samples) -> NDArray[np.float32]:
     if samples.dtype == np.int16:
         return samples.astype(np.float32)
-    return samples.astype(np.float32) * np.float32(32768)
+    return samples.astype(np.float32, copy=False) * np.float32(32768)
 
 
 def _check(samples: Samples) -> None:
@@ -78,9 +78,14 @@ def _check(samples: Samples) -> None:
         )
 
 
-def _log_mel_block(samples: Samples) -> NDArray[np.float32]:
-    """Samples of at least one frame → (T, 80)."""
-    view = np.lib.stride_tricks.sliding_window_view(_as_int16_scale(samples), FRAME_LENGTH)[::FRAME_SHIFT]  # (T, 400)
+def frames_of(signal: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The complete frames of a contiguous signal as a view: (n,) → (T, 400)."""
+    step = signal.strides[0]
+    return np.ndarray((num_frames(len(signal)), FRAME_LENGTH), np.float32, signal, 0, (FRAME_SHIFT * step, step))
+
+
+def _log_mel_frames(view: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(T, 400) frames in the scale of 16-bit integers → (T, 80)."""
     frames = view - view.mean(axis=1, keepdims=True, dtype=np.float32)
     emphasised = np.empty_like(frames)
     np.multiply(frames[:, :-1], -_PREEMPHASIS, out=emphasised[:, 1:])
@@ -137,8 +142,20 @@ class FeatureExtractor:
         features = np.empty((num_frames(len(samples)), NUM_BINS), dtype=np.float32)
         for first in range(0, len(features), _BLOCK_FRAMES):
             count = min(_BLOCK_FRAMES, len(features) - first)
-            features[first : first + count] = _log_mel_block(_cut(samples, first, count))
+            signal = _as_int16_scale(_cut(samples, first, count))
+            features[first : first + count] = _log_mel_frames(frames_of(signal))
         return features
+
+    def of_frames(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised features of frames cut elsewhere (of many streams, say).
+
+        Args:
+            frames: (T, 400) float32 in the scale of 16-bit integers.
+
+        Returns:
+            (T, 80) float32.
+        """
+        return self.normalise(_log_mel_frames(frames))
 
     def iter_blocks(self, samples: Samples, frames: int = 3000) -> Iterator[NDArray[np.float32]]:
         """Yield the normalised features of a long recording, at most so many frames at a time.
@@ -167,7 +184,7 @@ class StreamingFeatureExtractor:
     def __init__(self, extractor: FeatureExtractor) -> None:
         """Wrap an extractor; several streams may share it."""
         self.extractor = extractor
-        self._rest = np.zeros(0, dtype=np.float32)  # not yet consumed, in [-1, 1]
+        self._rest = np.zeros(0, dtype=np.float32)  # not yet consumed, in the scale of 16-bit integers
 
     def accept(self, samples: Samples) -> NDArray[np.float32]:
         """Take the next samples and return the frames that are now complete.
@@ -178,14 +195,17 @@ class StreamingFeatureExtractor:
         Returns:
             (k, 80) normalised float32, k ≥ 0.
         """
+        frames = self.frames(samples)
+        parts = [self.extractor.of_frames(frames[i : i + _BLOCK_FRAMES]) for i in range(0, len(frames), _BLOCK_FRAMES)]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros((0, NUM_BINS), np.float32), *parts])
+
+    def frames(self, samples: Samples) -> NDArray[np.float32]:
+        """Take the next samples and return the complete frames themselves, (k, 400) in the scale of integers."""
         _check(samples)
-        new = (
-            samples.astype(np.float32) / np.float32(32768) if samples.dtype == np.int16 else samples.astype(np.float32)
-        )
-        signal = np.concatenate([self._rest, new])
-        features = self.extractor(signal)
-        self._rest = signal[len(features) * FRAME_SHIFT :].copy()
-        return features
+        signal = np.concatenate([self._rest, _as_int16_scale(samples)])
+        frames = frames_of(signal)
+        self._rest = signal[len(frames) * FRAME_SHIFT :].copy()
+        return frames
 
     def reset(self) -> None:
         """Forget buffered samples: the next call begins a new signal."""

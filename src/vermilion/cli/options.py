@@ -14,8 +14,8 @@ from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
 
 DEFAULTS = PipelineOptions()
-CPU_WINDOW = 80.0
-"""seconds of speech after which finished recordings are written; one batch of the decoder"""
+CPU_WINDOW = 160.0
+"""seconds of speech after which finished recordings are written: two full batches of the decoder"""
 
 MODELS = Group.create_ordered("Models")
 OUTPUT = Group.create_ordered("Output")

@@ -15,6 +15,12 @@ Array = NDArray[np.float32]
 
 BLOCK = 64
 """frames that one row of the blocked convolution covers"""
+SHORT = 32
+"""frames of a stream up to which a plain sum over the taps is faster"""
+LIVE_ROOM = 64
+"""frames of a live stream between two moves of its past"""
+CHUNK = 512
+"""frames whose wide activations stay in a core's cache"""
 
 
 @dataclass(frozen=True)
@@ -85,47 +91,73 @@ class _Memory:
     """A finite impulse response per channel, the skip of the current frame included."""
 
     taps: Array
-    """(P, look back + 1 + look ahead), oldest frame first"""
+    """(look back + 1 + look ahead, P), oldest frame first"""
     look_back: int
-    look_ahead: int
     toeplitz: Array = field(init=False)
-    """(P, BLOCK + look back + look ahead, BLOCK): the filter as one small matrix per channel"""
+    """(P, BLOCK + taps − 1, BLOCK): the filter as one small matrix per channel"""
 
     def __post_init__(self) -> None:
-        width = self.taps.shape[1]
-        self.toeplitz = np.zeros((len(self.taps), BLOCK + width - 1, BLOCK), dtype=np.float32)
+        width, channels = self.taps.shape
+        self.toeplitz = np.zeros((channels, BLOCK + width - 1, BLOCK), dtype=np.float32)
         for i in range(BLOCK):
-            self.toeplitz[:, i : i + width, i] = self.taps
+            self.toeplitz[:, i : i + width, i] = self.taps.T
 
     def __call__(self, x: Array) -> Array:
-        """(T, P) → (T, P); frames outside the signal are zero."""
-        frames, channels = x.shape
-        blocks = -(-frames // BLOCK)
-        padded = np.zeros((channels, blocks * BLOCK + self.taps.shape[1] - 1), dtype=np.float32)
-        padded[:, self.look_back : self.look_back + frames] = x.T
-        filtered: Array = _blocked(padded, self.toeplitz, blocks)[:, :frames].T
+        """(P, T) → (P, T); frames outside the signal are zero."""
+        channels, frames = x.shape
+        padded = np.zeros((channels, _whole(frames) + len(self.taps) - 1), dtype=np.float32)
+        padded[:, self.look_back : self.look_back + frames] = x
+        return self._blocked(padded)[:, :frames]
+
+    def causal(self, signal: Array, count: int) -> Array:
+        """(N, look back + count, P) past and new frames of N streams → (N, count, P)."""
+        n, length, channels = signal.shape
+        if count == 1:
+            newest: Array = np.einsum("nwp,wp->np", signal, self.taps)[:, None]
+            return newest
+        if count <= SHORT:
+            s = signal.strides
+            windows = np.ndarray((n, count, len(self.taps), channels), np.float32, signal, 0, (s[0], s[1], s[1], s[2]))
+            short: Array = np.einsum("nkwp,wp->nkp", windows, self.taps)
+            return short
+        rows = np.zeros((n, channels, _whole(count) + len(self.taps) - 1), dtype=np.float32)
+        rows[:, :, :length] = signal.transpose(0, 2, 1)
+        return np.stack([self._blocked(row)[:, :count].T for row in rows])
+
+    def _blocked(self, padded: Array) -> Array:
+        """Filter each channel by matrix products over overlapping blocks: (P, T + taps − 1) → (P, T).
+
+        The blocks are copied: a matrix library takes no overlapping rows, and numpy's own product is 20 times slower.
+        """
+        width = self.toeplitz.shape[1]
+        blocks = (padded.shape[1] - width) // BLOCK + 1
+        s = padded.strides
+        windows = np.ndarray((len(padded), blocks, width), np.float32, padded, 0, (s[0], BLOCK * s[1], s[1])).copy()
+        filtered: Array = np.matmul(windows, self.toeplitz).reshape(len(padded), -1)
         return filtered
 
-    def causal(self, x: Array, past: Array) -> tuple[Array, Array]:
-        """(T, P) after (look back, P) past inputs → (T, P) and the new past."""
-        signal = np.concatenate([past, x])
-        if len(x) <= 4:  # a live stream: one frame at a time
-            rows = [np.einsum("kp,pk->p", signal[i : i + self.taps.shape[1]], self.taps) for i in range(len(x))]
-            return np.stack(rows), signal[len(x) :]
-        blocks = -(-len(x) // BLOCK)
-        padded = np.zeros((x.shape[1], blocks * BLOCK + self.taps.shape[1] - 1), dtype=np.float32)
-        padded[:, : len(signal)] = signal.T
-        filtered: Array = _blocked(padded, self.toeplitz, blocks)[:, : len(x)].T
-        return filtered, signal[len(x) :]
+
+def _whole(frames: int) -> int:
+    """Frames of the blocks that so many fill."""
+    return -(-frames // BLOCK) * BLOCK
 
 
-def _blocked(padded: Array, toeplitz: Array, blocks: int) -> Array:
-    """Filter each channel by matrix products over overlapping blocks: (P, T + taps − 1) → (P, blocks·BLOCK)."""
-    width = toeplitz.shape[1]
-    s = padded.strides
-    windows = np.lib.stride_tricks.as_strided(padded, (len(padded), blocks, width), (s[0], BLOCK * s[1], s[1]))
-    filtered: Array = np.matmul(windows, toeplitz).reshape(len(padded), -1)
-    return filtered
+class LiveState:
+    """One live stream: past inputs of each memory in buffers that are moved once in a while, and room to work in."""
+
+    def __init__(self, config: DfsmnConfig) -> None:
+        """Begin in silence."""
+        self.look_back = config.look_back
+        self.end = self.look_back
+        self.past = np.zeros((config.R, self.look_back + LIVE_ROOM, config.P), dtype=np.float32)
+        self.hidden = np.empty(config.H, dtype=np.float32)
+        self.products = np.empty((self.look_back + 1, config.P), dtype=np.float32)
+
+    def rewind(self, past: Sequence[Array] | None = None) -> None:
+        """Move the past to the front of the buffers; a new past may be given, (1, look back, P) each."""
+        for i, buffer in enumerate(self.past):
+            buffer[: self.look_back] = buffer[self.end - self.look_back : self.end] if past is None else past[i][0]
+        self.end = self.look_back
 
 
 class Dfsmn:
@@ -135,29 +167,25 @@ class Dfsmn:
         """Take the weights by their published keys (exactly `config.keys()`)."""
         self.config = config
         w = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in state.items()}
-        self._first = (w["dfsmn.fc1.0.weight"].T, w["dfsmn.fc1.0.bias"])
-        self._second = (w["dfsmn.fc2.0.weight"].T, w["dfsmn.fc2.0.bias"])
+        self._first = (w["dfsmn.fc1.0.weight"], w["dfsmn.fc1.0.bias"])
+        self._second = (w["dfsmn.fc2.0.weight"], w["dfsmn.fc2.0.bias"])
         names = ["dfsmn.fsmn1", *(f"dfsmn.fsmns.{i}.fsmn" for i in range(config.R - 1))]
         self._memories = [self._memory(w, name) for name in names]
         self._blocks = [
-            (
-                w[f"dfsmn.fsmns.{i}.fc1.0.weight"].T,
-                w[f"dfsmn.fsmns.{i}.fc1.0.bias"],
-                w[f"dfsmn.fsmns.{i}.fc2.weight"].T,
-            )
+            (w[f"dfsmn.fsmns.{i}.fc1.0.weight"], w[f"dfsmn.fsmns.{i}.fc1.0.bias"], w[f"dfsmn.fsmns.{i}.fc2.weight"])
             for i in range(config.R - 1)
         ]
-        self._dense = [(w[f"dfsmn.dnns.{3 * i}.weight"].T, w[f"dfsmn.dnns.{3 * i}.bias"]) for i in range(config.M)]
-        self._out = (w["out.weight"].T, w["out.bias"])
+        self._dense = [(w[f"dfsmn.dnns.{3 * i}.weight"], w[f"dfsmn.dnns.{3 * i}.bias"]) for i in range(config.M)]
+        self._out = (w["out.weight"], w["out.bias"])
 
     def _memory(self, w: Mapping[str, Array], name: str) -> _Memory:
         c = self.config
-        taps = np.zeros((c.P, c.look_back + 1 + c.look_ahead), dtype=np.float32)
-        taps[:, : c.look_back + 1 : c.S1] = w[f"{name}.lookback_filter.weight"][:, 0]
+        taps = np.zeros((c.look_back + 1 + c.look_ahead, c.P), dtype=np.float32)
+        taps[: c.look_back + 1 : c.S1] = w[f"{name}.lookback_filter.weight"][:, 0].T
         if c.N2:
-            taps[:, c.look_back + c.S2 :: c.S2] = w[f"{name}.lookahead_filter.weight"][:, 0]
-        taps[:, c.look_back] += 1.0  # y = x + filter(x)
-        return _Memory(taps, c.look_back, c.look_ahead)
+            taps[c.look_back + c.S2 :: c.S2] = w[f"{name}.lookahead_filter.weight"][:, 0].T
+        taps[c.look_back] += 1.0  # y = x + filter(x)
+        return _Memory(taps, c.look_back)
 
     @property
     def context(self) -> tuple[int, int]:
@@ -168,44 +196,101 @@ class Dfsmn:
         """Probabilities of a whole signal: (T, idim) → (T, odim)."""
         if len(features) == 0:
             return np.zeros((0, self.config.odim), dtype=np.float32)
-        x = self._memories[0](self._project(features))
-        for block, memory in zip(self._blocks, self._memories[1:], strict=True):
-            x = x + memory(_narrow(x, block))
-        return self._classify(x)
+        # one row per channel: the memories filter along rows, and nothing is transposed on the way
+        x = self._memories[0](_chunked(features.T, self.config.P, self._first, self._second))
+        for (wide, bias, narrow), memory in zip(self._blocks, self._memories[1:], strict=True):
+            x = x + memory(_chunked(x, self.config.P, (wide, bias), (narrow, None)))
+        return self._classify(x.T)
 
-    def start(self) -> list[Array]:
-        """Empty state of a stream: the past inputs of each memory."""
-        return [np.zeros((self.config.look_back, self.config.P), dtype=np.float32) for _ in self._memories]
+    def start(self, streams: int = 1) -> list[Array]:
+        """Empty state of streams: the past inputs of each memory, (streams, look back, P)."""
+        shape = (streams, self.config.look_back, self.config.P)
+        return [np.zeros(shape, dtype=np.float32) for _ in self._memories]
 
     def stream(self, features: Array, state: Sequence[Array]) -> tuple[Array, list[Array]]:
-        """Probabilities of the next frames of a stream and its new state; only for a causal network."""
-        if len(features) == 0:
-            return np.zeros((0, self.config.odim), dtype=np.float32), list(state)
-        new = []
-        x, past = self._memories[0].causal(self._project(features), state[0])
-        new.append(past)
-        for block, memory, before in zip(self._blocks, self._memories[1:], state[1:], strict=True):
-            y, past = memory.causal(_narrow(x, block), before)
-            new.append(past)
-            x = x + y
-        return self._classify(x), new
+        """Probabilities of the next frames of streams; only for a causal network.
 
-    def _project(self, features: Array) -> Array:
-        return _relu(_relu(features @ self._first[0] + self._first[1]) @ self._second[0] + self._second[1])
+        Args:
+            features: (N, K, idim), as many frames of each stream.
+            state: from `start`, or what the call before returned.
+
+        Returns:
+            (N, K, odim) and the new state.
+        """
+        n, count = features.shape[:2]
+        if n * count == 0:
+            return np.zeros((n, count, self.config.odim), dtype=np.float32), list(state)
+        new = []
+        rows = features.reshape(n * count, -1)
+        x = _layer(_layer(rows, *self._first), *self._second)
+        for i, (memory, past) in enumerate(zip(self._memories, state, strict=True)):
+            if i:
+                wide, bias, narrow = self._blocks[i - 1]
+                before, x = x, _layer(x, wide, bias) @ narrow.T
+            signal = np.concatenate([past, x.reshape(n, count, -1)], axis=1)
+            y = memory.causal(signal, count).reshape(n * count, -1)
+            new.append(signal[:, count:])
+            x = y + before if i else y
+        return self._classify(x).reshape(n, count, -1), new
+
+    def advance(self, features: Array, live: LiveState) -> Array:
+        """Probabilities of the next frames of one live stream: (K, idim) → (K, odim); only for a causal network."""
+        if len(features) == 1:
+            return self._step(features[0], live)
+        back = slice(live.end - live.look_back, live.end)
+        probabilities, past = self.stream(features[None], [buffer[None, back] for buffer in live.past])
+        live.rewind(past)
+        newest: Array = probabilities[0]
+        return newest
+
+    def _step(self, frame: Array, live: LiveState) -> Array:
+        """One frame, with as few steps of Python as possible: they cost more than the arithmetic."""
+        if live.end == live.past.shape[1]:
+            live.rewind()
+        window = slice(live.end - live.look_back, live.end + 1)
+        hidden, total = live.hidden, None
+        for i, memory in enumerate(self._memories):
+            wide, bias = self._blocks[i - 1][:2] if i else self._first
+            np.dot(wide, frame if total is None else total, out=hidden)
+            hidden += bias
+            np.maximum(hidden, 0, out=hidden)
+            newest = live.past[i, live.end]
+            np.dot(self._blocks[i - 1][2] if i else self._second[0], hidden, out=newest)
+            if not i:
+                newest += self._second[1]
+                np.maximum(newest, 0, out=newest)
+            np.multiply(live.past[i, window], memory.taps, out=live.products)
+            filtered = np.add.reduce(live.products, axis=0)
+            total = filtered if total is None else total + filtered
+        live.end += 1
+        return self._classify(np.asarray(total)[None])
 
     def _classify(self, x: Array) -> Array:
         for weight, bias in self._dense:
-            x = _relu(x @ weight + bias)
-        logits = x @ self._out[0] + self._out[1]
-        tail = np.exp(-np.abs(logits))  # no overflow on either side
-        probabilities: Array = np.where(logits >= 0, 1 / (1 + tail), tail / (1 + tail)).astype(np.float32)
+            x = _layer(x, weight, bias)
+        logits = x @ self._out[0].T + self._out[1]
+        probabilities: Array = 1 / (1 + np.exp(-np.maximum(logits, -80)))  # below, the exponential would overflow
         return probabilities
 
 
-def _relu(x: Array) -> Array:
-    return np.maximum(x, 0, out=x)
+def _layer(x: Array, weight: Array, bias: Array) -> Array:
+    """(T, in) → (T, out) with ReLU."""
+    y: Array = x @ weight.T
+    y += bias
+    np.maximum(y, 0, out=y)
+    return y
 
 
-def _narrow(x: Array, block: tuple[Array, Array, Array]) -> Array:
-    wide, bias, narrow = block
-    return _relu(x @ wide + bias) @ narrow
+def _chunked(x: Array, outputs: int, wide: tuple[Array, Array], narrow: tuple[Array, Array | None]) -> Array:
+    """Two layers on (in, T), a stretch of frames at a time: (outputs, T); ReLU after each layer that has a bias."""
+    y = np.empty((outputs, x.shape[1]), dtype=np.float32)
+    for first in range(0, x.shape[1], CHUNK):
+        hidden = wide[0] @ x[:, first : first + CHUNK]
+        hidden += wide[1][:, None]
+        np.maximum(hidden, 0, out=hidden)
+        part = y[:, first : first + CHUNK]
+        part[:] = narrow[0] @ hidden
+        if narrow[1] is not None:
+            part += narrow[1][:, None]
+            np.maximum(part, 0, out=part)
+    return y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vermilion.vad.offline import EventDetector, VoiceActivityDetector
 from vermilion.vad.options import EventOptions, StreamingVadOptions, VadOptions
+from vermilion.vad.pool import StreamingVadPool
 from vermilion.vad.stream_segmentation import VadFrame
 from vermilion.vad.streaming import StreamingVoiceActivityDetector
 
@@ -11,6 +12,7 @@ __all__ = [
     "EventDetector",
     "EventOptions",
     "StreamingVadOptions",
+    "StreamingVadPool",
     "StreamingVoiceActivityDetector",
     "VadFrame",
     "VadOptions",

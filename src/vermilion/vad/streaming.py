@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vermilion.audio import FeatureExtractor, StreamingFeatureExtractor
 from vermilion.errors import AudioError, CheckpointError
-from vermilion.nn.dfsmn import Dfsmn
+from vermilion.nn.dfsmn import Dfsmn, LiveState
 from vermilion.transcript import Span
 from vermilion.vad.model import read_model, read_packaged
 from vermilion.vad.offline import mono_samples
@@ -65,7 +65,7 @@ class StreamingVoiceActivityDetector:
     def reset(self) -> None:
         """Forget the signal so far: the next call begins a new stream."""
         self._input = StreamingFeatureExtractor(self.features)
-        self._state = self.network.start()
+        self._state = LiveState(self.network.config)
         self._segmenter = StreamSegmenter(self.options)
         self._collector = SegmentCollector()
 
@@ -93,7 +93,7 @@ class StreamingVoiceActivityDetector:
         array = np.asarray(samples)
         if array.ndim != 1:
             raise AudioError(f"a stream takes one-dimensional 16 kHz mono samples, not an array of shape {array.shape}")
-        probabilities, self._state = self.network.stream(self._input.accept(array), self._state)
+        probabilities = self.network.advance(self._input.accept(array), self._state)
         frames = [self._segmenter.step(p) for p in probabilities[:, 0].tolist()]
         for frame in frames:
             self._collector.add(frame)
