@@ -61,7 +61,7 @@ class Ours:
         self.recognizer = AedRecognizer.from_pretrained(folder, precision=precision)
 
     def encode(self, audio: list[np.ndarray]):
-        return self.recognizer.front._encode_all([Utterance(a) for a in audio])
+        return self.recognizer.front.encode_all([Utterance(a) for a in audio])
 
     def search(self, encoded, steps: int) -> None:
         r = self.recognizer

@@ -115,6 +115,19 @@ def test_punctuation_in_every_precision(precision):
     assert relative(got[1, :10], expected[1, :10]) < TOLERANCE[precision]
 
 
+def test_features_computed_on_the_device_are_those_of_the_extractor(tmp_path):
+    front = LanguageIdentifier.from_pretrained(write_lid(tmp_path)).front
+    audio = [noise(s, i) for i, s in enumerate((1.3, 0.025, 0.7))]
+    lengths = torch.tensor([len(a) for a in audio])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(a) for a in audio], batch_first=True)
+    got, frames = front.log_mel(padded, lengths)
+    for row, n, samples in zip(got, frames.tolist(), audio, strict=True):
+        expected = front.features(samples)
+        assert len(expected) == n
+        np.testing.assert_allclose(row[:n].numpy(), expected, atol=1e-3)
+        assert not row[n:].any()
+
+
 @needs_int8
 @pytest.mark.parametrize("search", ["beam", "greedy"])
 def test_int8_answers_do_not_depend_on_batch_mates(tmp_path, search):

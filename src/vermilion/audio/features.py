@@ -32,7 +32,7 @@ def num_frames(num_samples: int) -> int:
 
 
 @cache
-def _window() -> NDArray[np.float32]:
+def povey_window() -> NDArray[np.float32]:
     """The "povey" window, (400,)."""
     phase = 2 * np.pi * np.arange(FRAME_LENGTH) / (FRAME_LENGTH - 1)
     return ((0.5 - 0.5 * np.cos(phase)) ** 0.85).astype(np.float32)
@@ -91,7 +91,7 @@ def _log_mel_frames(view: NDArray[np.float32]) -> NDArray[np.float32]:
     np.multiply(frames[:, :-1], -_PREEMPHASIS, out=emphasised[:, 1:])
     np.multiply(frames[:, 0], -_PREEMPHASIS, out=emphasised[:, 0])
     emphasised += frames
-    emphasised *= _window()
+    emphasised *= povey_window()
     spectrum = np.fft.rfft(emphasised, n=_FFT_SIZE)  # (T, 257), complex64 because the input is float32
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     bins, values, starts = _sparse_weights()

@@ -1,0 +1,1 @@
+"""Evaluation: what a choice of precision or search costs in accuracy."""
