@@ -67,8 +67,8 @@ def label_code(code: str) -> str:
 class WhisperRecognizer:
     """Recognises speech with a Whisper model; the n best and FireRed's scoring options do not apply to it.
 
-    Of `DecodingOptions` it reads `beam_size`, `max_tokens` and `timestamps`. Decoding never samples, so that a
-    result does not depend on chance or on other recordings.
+    Of `DecodingOptions` it reads `beam_size` (one unless `search` is "beam"), `max_tokens` and `timestamps`.
+    Decoding never samples, so that a result does not depend on chance or on other recordings.
     """
 
     languages = LANGUAGES
@@ -181,7 +181,7 @@ class WhisperRecognizer:
             segments, _ = self.model.transcribe(
                 samples,
                 language=code,
-                beam_size=options.beam_size,
+                beam_size=options.beam_size if options.search == "beam" else 1,
                 temperature=0.0,  # the published fallback samples at rising temperatures: results would vary
                 condition_on_previous_text=False,
                 initial_prompt=SIMPLIFIED_PROMPT if code == "zh" and condition else None,

@@ -17,9 +17,11 @@ COMMANDS = {
     "punctuate": "Put punctuation and casing into plain text.",
     "align": "Give the words of a known text their times in a recording.",
     "plot": "Draw a timeline of a recording: waveform, speech, events, languages, words.",
+    "compare": "Compare precisions and searches on recordings of your own.",
     "models": "List the known models: which are present, where, how large.",
     "pull": "Download models from Hugging Face or ModelScope.",
     "convert": "Rewrite model folders as safetensors, which load in a second.",
+    "bench": "Measure how fast each stage is on this machine, and what it could be.",
 }
 """what `vermilion --help` says; equal to the first line of each command's docstring"""
 

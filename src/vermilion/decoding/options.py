@@ -43,6 +43,10 @@ class DecodingOptions:
             raise OptionsError(f"beam_size must be at least 1, not {self.beam_size}")
         if not 1 <= self.nbest <= self.beam_size:
             raise OptionsError(f"nbest must lie between 1 and beam_size ({self.beam_size}), not {self.nbest}")
+        if self.nbest > 1 and self.search in ("greedy", "ctc"):
+            raise OptionsError(
+                f"the search {self.search!r} has one hypothesis: nbest must be 1, or search beam or rescore"
+            )
         if self.max_tokens < 0:
             raise OptionsError(f"max_tokens must not be negative, got {self.max_tokens}")
         if self.softmax_smoothing <= 0:
