@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WAITING = {"llm", "llm_prompt", "llm_forward", "wer"}
+WAITING = {"wer"}
 """kinds that belong to later work: the LLM recogniser and the evaluation"""
 
 

@@ -71,6 +71,18 @@ def write_aed(folder: Path, seed: int = 0, ctc: bool = True) -> Path:
     return _sequence_model(folder, AED_TOKENS, "decoder.", "odim", seed, ctc)
 
 
+def write_sentencepiece(folder: Path) -> Path:
+    """A SentencePiece model of a few English words."""
+    import sentencepiece
+
+    lines = ["HELLO SPEECH WORLD", "DON'T STOP THE BLUETOOTH MUSIC", "PLEASE TURN ON THE LIGHT"] * 20
+    with (folder / "train_bpe1000.model").open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=60, model_type="bpe", minloglevel=2
+        )
+    return folder
+
+
 def write_lid(folder: Path, seed: int = 3) -> Path:
     return _sequence_model(folder, LID_TOKENS, "lid_decoder.", "lid_odim", seed, False)
 

@@ -15,7 +15,7 @@ from vermilion.audio import FeatureExtractor, describe, load_audio, num_frames
 from vermilion.checkpoints.prepared import load_network
 from vermilion.checkpoints.reader import Checkpoint
 from vermilion.errors import CheckpointError, ModelError, VermilionError
-from vermilion.runtime import Runtime
+from vermilion.runtime import Runtime, give_back_memory
 from vermilion.scheduling import map_batches, pack
 from vermilion.transcript import Failure
 
@@ -30,8 +30,10 @@ R = TypeVar("R")
 
 ENCODE_FRAMES = (2000, 64_000)
 """on a CPU (activations should stay in its cache) and on a GPU"""
-SEARCH_FRAMES = (8000, 200_000)
+SEARCH_FRAMES = (6000, 200_000)
 """more utterances share each reading of the decoder's weights; bounded by the memory of keys and values"""
+
+NOT_FINITE = "damaged weights, or values too large for this precision: try float32"
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class AcousticFront:
         todo = [u for u, size in zip(utterances, sizes, strict=True) if size > 0]
         lengths = [size for size in sizes if size > 0]
         answers = iter(map_batches(todo, lengths, self.search_frames, lambda batch: self._attempt(batch, work)))
+        if sum(lengths) > self.encode_frames:  # after large batches the allocator holds much that nobody uses
+            give_back_memory()
         return [next(answers) if size > 0 else empty(u) for u, size in zip(utterances, sizes, strict=True)]
 
     def encode_all(self, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
@@ -148,6 +152,16 @@ class AcousticFront:
         if len(batch) > 1:  # outside the except block: its traceback would keep the failed batch's tensors alive
             return [r for u in batch for r in self._attempt([u], work)]
         return [ModelError(f"the network failed on {batch[0].duration:.1f} s of audio: {reason}")]
+
+
+def check_finite(encoded: Tensor, lengths: Tensor) -> None:
+    """Refuse to search in what is not a number.
+
+    Raises:
+        RuntimeError: as torch's own faults, which the front reports for the item concerned.
+    """
+    if not all(bool(row[:n].isfinite().all()) for row, n in zip(encoded, lengths.tolist(), strict=True)):
+        raise RuntimeError(f"the encoder's output is not finite ({NOT_FINITE})")
 
 
 def read_utterances(recordings: Sequence[Any], stage: str) -> list[Utterance | Failure]:

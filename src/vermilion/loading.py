@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vermilion.asr.llm import MISSING as LLM_MISSING
 from vermilion.checkpoints import catalogue
 from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
 from vermilion.pipeline import (
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from vermilion.vad import EventOptions, StreamingVadOptions, StreamingVoiceActivityDetector, VadOptions
 
 AUTO, STARTER = "auto", "starter"
+VLLM_SUFFIX = "-vllm"
+VLLM_FOLDER = f"FireRedASR2-LLM{VLLM_SUFFIX}"
+VLLM_KEY = "VLLM_API_KEY"
+"""environment variable with the key of a vLLM server, as that server reads it"""
 RECOGNIZERS = {"fireredasr2-aed": "aed", "fireredasr2-llm": "llm"}
 ADVICE = (
     "Download them with `vermilion pull`, point --models at the folder that holds them, or install a smaller "
@@ -190,11 +194,58 @@ class Builder:
             if wanted == "aed":
                 raise CheckpointError(f"FireRedASR2-AED is not present. {ADVICE}")
         if wanted == "llm":
-            raise MissingDependencyError(LLM_MISSING)
+            return self._llm()
         if not starter_installed():
             raise CheckpointError(f"no recogniser is present. {ADVICE}")
         whisper: Recognizer = self.whisper
         return whisper
+
+    def _llm(self) -> Recognizer:
+        """FireRedASR2-LLM, here or by vLLM; word times by the CTC head of FireRedASR2-AED where that is present."""
+        llm, aed = self.options.llm, self.find("fireredasr2-aed")
+        self._set_threads()
+        if llm.engine == "vllm":
+            return self._vllm(aed)
+        from vermilion.asr import LlmRecognizer
+
+        path = self.find("fireredasr2-llm")
+        if path is None:
+            raise CheckpointError(f"FireRedASR2-LLM is not present. {ADVICE}")
+        return LlmRecognizer.from_pretrained(
+            path,
+            self.options.device,
+            self.options.precision,
+            weights=llm.weights,
+            device_map=llm.device_map or None,
+            aed_dir=aed,
+            context=llm.context,
+        )
+
+    def _vllm(self, aed: Path | None) -> Recognizer:
+        from vermilion.asr.aligner import load_aligner
+        from vermilion.asr.vllm import HttpEngine, OfflineEngine, VllmRecognizer
+        from vermilion.runtime import Runtime
+
+        llm, precision = self.options.llm, self.options.precision
+        if llm.url:
+            engine: HttpEngine | OfflineEngine = HttpEngine(llm.url, api_key=os.environ.get(VLLM_KEY))
+        else:
+            path = self._vllm_folder()
+            if path is None:
+                raise CheckpointError(
+                    "FireRedASR2-LLM is not present in vLLM's layout: make it with "
+                    "`vermilion convert FireRedASR2-LLM --to vllm`, or name a server with --vllm-url"
+                )
+            engine = OfflineEngine(path, precision=precision, gpus=llm.gpus, context=llm.context)
+        runtime = Runtime.of(self.options.device, precision)
+        return VllmRecognizer(engine, load_aligner(aed, runtime, None) if aed is not None else None)
+
+    def _vllm_folder(self) -> Path | None:
+        """What `vermilion convert --to vllm` made: in the caller's folder, or beside the published model."""
+        published = self.find("fireredasr2-llm")
+        places = [self.folder, self.folder / VLLM_FOLDER] if self.folder is not None else []
+        places += [published.with_name(published.name + VLLM_SUFFIX)] if published is not None else []
+        return next((p for p in places if (p / "preprocessor_config.json").is_file()), None)
 
     def _wanted(self) -> str:
         named = RECOGNIZERS.get(str(self.name)) or ("whisper" if self.name == STARTER else None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
-from vermilion.decoding.options import DecodingOptions
+from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
@@ -117,13 +117,15 @@ class PipelineOptions:
     """language of all recordings where the caller knows it (identification is then skipped)"""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """options of the search"""
+    llm: LlmOptions = field(default_factory=LlmOptions)
+    """how `load` builds FireRedASR2-LLM"""
     device: str = "cpu"
     """torch device that `load` puts the networks on"""
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "float32"
     """number format that `load` gives the networks (`Runtime.of`)"""
     threads: int = 0
     """threads that `load` sets for networks on a CPU; 0 = the cores that the process may use"""
-    batch_seconds: float = 80.0
+    batch_seconds: float = 60.0
     """limit of a padded batch in seconds of audio"""
     window_seconds: float = 600.0
     """speech that is collected before batches are formed; bounds the memory"""

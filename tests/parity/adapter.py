@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from asr_adapter import ctc_times, load_asr
 from audio_adapter import features
 from lid_adapter import load_lid
+from llm_adapter import load_llm
 from punc_adapter import load_punc, punc_length_limit, punc_text_fix
 from system_adapter import load_system, run_cli
 from vad_adapter import load_mvad, load_stream_vad, load_vad, stream_postprocess, vad_postprocess
@@ -20,6 +21,7 @@ __all__ = [
     "features",
     "load_asr",
     "load_lid",
+    "load_llm",
     "load_mvad",
     "load_punc",
     "load_stream_vad",

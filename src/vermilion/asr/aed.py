@@ -6,28 +6,30 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vermilion.asr.aligner import CtcAligner, load_ctc
 from vermilion.asr.alignment import BLANK, even_times, forced_align, raw_times, shifted_times
-from vermilion.asr.long_form import joined, pieces_of
+from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.asr.words import SPECIAL, text_of, words_of
 from vermilion.audio import FeatureExtractor, describe, load_audio
-from vermilion.checkpoints.prepared import load_network
-from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
+from vermilion.checkpoints.reader import read_checkpoint, require_files
 from vermilion.decoding.ctc import greedy_path
 from vermilion.decoding.options import DecodingOptions
 from vermilion.encoding import (
+    NOT_FINITE,
     AcousticFront,
     Utterance,
+    check_finite,
     load_decoder,
     load_encoder,
     read_utterances,
 )
-from vermilion.errors import AudioError, CheckpointError, ModelError, OptionsError
+from vermilion.errors import AudioError, CheckpointError, OptionsError
 from vermilion.runtime import Runtime
 from vermilion.transcript import Failure, Hypothesis, Recognition, Token, Word
 
@@ -46,9 +48,6 @@ NEVER_EMITTED = ("<blank>", "<pad>", "<sos>", "<eos>")
 """the published search can emit these; a pad then hides itself from all later steps"""
 FRAME_SAMPLES = 400
 """samples of the first feature frame"""
-PIECE_SECONDS = 60.0
-"""longest piece that is encoded at once for an alignment"""
-NOT_FINITE = "damaged weights, or values too large for this precision: try float32"
 
 
 class AedRecognizer:
@@ -116,7 +115,7 @@ class AedRecognizer:
         front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
         decoder = load_decoder(checkpoint, "decoder.", len(tokenizer.vocabulary), runtime)
         special = (int(checkpoint.arg("sos_id")), int(checkpoint.arg("eos_id")), int(checkpoint.arg("pad_id")))
-        ctc = _load_ctc(checkpoint, runtime)
+        ctc = load_ctc(checkpoint, runtime)
         return cls(front, decoder, ctc, tokenizer, special, _load_lm(lm_dir, runtime, len(tokenizer.vocabulary)))
 
     @property
@@ -151,15 +150,7 @@ class AedRecognizer:
             return self._decode(batch, encoded, lengths, options)
 
         flat = [Utterance(samples) for cut in pieces for _, samples in cut]
-        answers = iter(self.front.run(flat, work, lambda _: self._nothing()))
-        results: list[Recognition | Failure] = []
-        for source, item, cut in zip(recordings, read, pieces, strict=True):
-            if isinstance(item, Failure):
-                results.append(item)
-                continue
-            parts = [(start / 16000, next(answers)) for start, _ in cut]
-            results.append(_joined_or_failed(parts, source))
-        return results
+        return gathered(recordings, read, pieces, self.front.run(flat, work, lambda _: self._nothing()))
 
     def _require_ctc_search(self, options: DecodingOptions) -> None:
         if self.ctc is None:
@@ -181,25 +172,13 @@ class AedRecognizer:
             AudioError: the recording is too short for the text.
             OptionsError: the text has no word, or the model has no CTC head.
         """
-        spelled = self.tokenizer.spell(text)
-        if all(i == self.tokenizer.unknown for word in spelled for i in word.ids):
-            raise OptionsError(f"the text to align has no word that {self.name} can spell")
         samples = load_audio(audio)
-        log_probs = self.ctc_log_probs(samples)
-        path = forced_align(log_probs, [i for word in spelled for i in word.ids])
-        if path is None:
-            count = sum(len(word.ids) for word in spelled)
-            raise AudioError(
-                f"{describe(audio)} ({len(samples) / 16000:.2f} s) is too short for a text of {count} tokens"
-            )
-        starts, ends = shifted_times(*raw_times(path), len(samples) / 16000)
-        chances = _run_probabilities(log_probs, path)
-        words, first = [], 0
-        for word in spelled:
-            last = first + len(word.ids)
-            confidence = sum(chances[first:last]) / len(word.ids)
-            words.append(Word(word.text, starts[first], max(starts[first], ends[last - 1]), confidence))
-            first = last
+        duration = len(samples) / 16000
+        words = self._aligner().words(text, self.ctc_log_probs(samples), duration)
+        if words is None:
+            raise AudioError(f"{describe(audio)} ({duration:.2f} s) is too short for the text")
+        if not words:
+            raise OptionsError(f"the text to align has no word that {self.name} can spell")
         return words
 
     def encode(self, recordings: Sequence[AudioInput]) -> tuple[Tensor, Tensor]:
@@ -224,31 +203,25 @@ class AedRecognizer:
             OptionsError: the model has no CTC head.
             ModelError: the network failed.
         """
-        if self.ctc is None:
+        return self._aligner().posteriors(samples)
+
+    @property
+    def aligner(self) -> CtcAligner | None:
+        """Encoder and CTC head, which give texts their times; None where the checkpoint has no such head."""
+        return CtcAligner(self.front, self.ctc, self.tokenizer) if self.ctc is not None else None
+
+    def _aligner(self) -> CtcAligner:
+        if self.aligner is None:
             raise OptionsError(f"{self.name} was loaded from a checkpoint without a CTC head, which alignment needs")
-        ctc = self.ctc
-
-        def work(batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32]]:
-            _check_finite(encoded, lengths)
-            return _log_probs(ctc, encoded, lengths)
-
-        # pieces lie on the grid of encoder frames, so their rows follow each other without a gap
-        pieces = [Utterance(piece) for _, piece in pieces_of(samples, PIECE_SECONDS)]
-        rows = self.front.run(pieces, work, lambda _: np.zeros((0, len(self.vocabulary)), dtype=np.float32))
-        found = []
-        for row in rows:
-            if isinstance(row, ModelError):
-                raise row
-            found.append(row)
-        return np.concatenate(found)
+        return self.aligner
 
     def _decode(
         self, batch: list[Utterance], encoded: Tensor, lengths: Tensor, options: DecodingOptions
     ) -> list[Recognition]:
-        _check_finite(encoded, lengths)
+        check_finite(encoded, lengths)
         posteriors: Sequence[NDArray[np.float32] | None] = [None] * len(batch)
         if self.ctc is not None and (options.timestamps or options.search != "beam"):
-            posteriors = _log_probs(self.ctc, encoded, lengths)
+            posteriors = list(self._aligner().rows(encoded, lengths))
         found = self._search(encoded, lengths, options, posteriors)
         if not all(math.isfinite(h.confidence) for hypotheses in found for h in hypotheses):
             raise RuntimeError(f"the decoder's scores are not finite ({NOT_FINITE})")
@@ -344,55 +317,6 @@ def _ctc_hypothesis(posterior: NDArray[np.float32], forbidden: Collection[int]) 
 
     path = greedy_path(posterior, forbidden)
     return BeamHypothesis(path.ids, path.probabilities, path.score, True)
-
-
-def _log_probs(ctc: CtcHead, encoded: Tensor, lengths: Tensor) -> list[NDArray[np.float32]]:
-    """(T', V) CTC log-probabilities of each utterance, its valid frames only."""
-    import torch
-
-    with torch.inference_mode():  # one by one: the scores of a long batch would fill the memory
-        return [ctc(row[:n]).cpu().numpy() for row, n in zip(encoded, lengths.tolist(), strict=True)]
-
-
-def _check_finite(encoded: Tensor, lengths: Tensor) -> None:
-    """Refuse to search in what is not a number.
-
-    Raises:
-        RuntimeError: as torch's own faults, which the front reports for the item concerned.
-    """
-    if not all(bool(row[:n].isfinite().all()) for row, n in zip(encoded, lengths.tolist(), strict=True)):
-        raise RuntimeError(f"the encoder's output is not finite ({NOT_FINITE})")
-
-
-def _run_probabilities(log_probs: NDArray[np.float32], path: NDArray[np.int64]) -> list[float]:
-    """Best posterior of each aligned token within its run of frames."""
-    chances: list[float] = []
-    previous = 0
-    for frame, label in enumerate(path.tolist()):
-        if label:
-            chance = float(np.exp(log_probs[frame, label]))
-            if label == previous:
-                chances[-1] = max(chances[-1], chance)
-            else:
-                chances.append(chance)
-        previous = label
-    return chances
-
-
-def _joined_or_failed(parts: list[tuple[float, Any]], source: Any) -> Recognition | Failure:
-    for _, answer in parts:
-        if isinstance(answer, ModelError):
-            return Failure(describe(source), answer, "asr")
-    return joined(parts)
-
-
-def _load_ctc(checkpoint: Checkpoint, runtime: Runtime) -> CtcHead | None:
-    from vermilion.nn.ctc import CtcHead
-
-    if not any(key.startswith("ctc.") for key in checkpoint.state):
-        return None  # a first-generation checkpoint has no CTC head
-    width, vocabulary = int(checkpoint.arg("d_model")), int(checkpoint.arg("odim"))
-    return cast("CtcHead", load_network(lambda: CtcHead(width, vocabulary), checkpoint, "ctc.", runtime))
 
 
 def _load_lm(folder: str | Path | None, runtime: Runtime, vocabulary: int) -> LstmLanguageModel | None:

@@ -1,22 +1,328 @@
-"""FireRedASR2-LLM. Not part of this version: the name is here so that code written for it fails with advice."""
+"""FireRedASR2-LLM: Conformer encoder, adapter and Qwen2 (SPEC section 12)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from vermilion.errors import MissingDependencyError
+from vermilion.asr.aligner import CtcAligner, load_aligner
+from vermilion.asr.language_model import LanguageModel, Lora, load_language_model
+from vermilion.asr.long_form import gathered, pieces_of
+from vermilion.asr.prompt import prompt_text
+from vermilion.checkpoints.prepared import load_network
+from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
+from vermilion.encoding import NOT_FINITE, AcousticFront, Utterance, check_finite, load_encoder, read_utterances
+from vermilion.errors import CheckpointError, OptionsError
+from vermilion.runtime import Runtime
+from vermilion.transcript import Failure, Hypothesis, Recognition, Token, Word
 
-MISSING = "FireRedASR2-LLM is not part of this version of Vermilion; use FireRedASR2-AED (--recognizer aed) or Whisper"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vermilion.audio import AudioInput
+    from vermilion.decoding.beam import BeamHypothesis
+    from vermilion.decoding.generation import Generated
+    from vermilion.decoding.options import DecodingOptions, Weights
+    from vermilion.nn.adapter import SpeechAdapter
+
+LANGUAGES = frozenset({"zh", "en"})
+"""languages that FireRedASR2 was trained for; zh with all its dialect groups"""
+QWEN = "Qwen2-7B-Instruct"
+ENCODER_FILE = "asr_encoder.pth.tar"
+MOST_SECONDS = 30.0
+"""the model was trained for utterances up to this length"""
+SEARCH_FRAMES = (6000, 48_000)
+"""padded feature frames whose prompts are answered together, on a CPU and on a GPU"""
+LOOP_PENALTY = 1.2
+"""repetition penalty of the second attempt at an utterance whose text went round in circles"""
 
 
 class LlmRecognizer:
-    """Encoder, adapter and Qwen2 (SPEC section 12); refuses to load until it is built."""
+    """Turns speech into text with a large language model; word times come from FireRedASR2-AED's CTC head."""
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "cpu", precision: str = "float32") -> LlmRecognizer:
-        """Refuse.
+    punctuates = False
+    languages = LANGUAGES
+    name = "FireRedASR2-LLM"
+
+    def __init__(
+        self,
+        front: AcousticFront,
+        adapter: SpeechAdapter,
+        model: LanguageModel,
+        aligner: CtcAligner | None = None,
+        *,
+        context: str = "",
+    ) -> None:
+        """Take the networks (`from_pretrained` reads them from a folder).
+
+        Args:
+            front: features and encoder.
+            adapter: encoder frames → vectors.
+            model: language model.
+            aligner: gives the words their times; None = no times.
+            context: names and terms that may occur, for the prompt.
 
         Raises:
-            MissingDependencyError: always; the message names the recognisers that exist.
+            CheckpointError: adapter and language model do not fit.
+            OptionsError: the context is too long or holds control tokens.
         """
-        raise MissingDependencyError(MISSING)
+        self.front, self.adapter, self.model, self.aligner = front, adapter, model, aligner
+        self.prompt_ids = model.vocabulary.ids(prompt_text(context))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        precision: str = "float32",
+        *,
+        weights: Weights = "full",
+        merge_lora: bool = True,
+        device_map: str | Mapping[str, Any] | None = None,
+        aed_dir: str | Path | None = None,
+        context: str = "",
+    ) -> LlmRecognizer:
+        """Load a FireRedASR2-LLM folder (asr_encoder.pth.tar, model.pth.tar, cmvn.ark, Qwen2-7B-Instruct).
+
+        Args:
+            folder: model folder in the published layout.
+            device: torch device of encoder and adapter, and of the language model without a device map.
+            precision: "float32", "bfloat16", "float16", "int8" (CPU) or "auto" (`Runtime.of`).
+            weights: "int8" or "int4": the language model's matrices are held so (torchao).
+            merge_lora: add the LoRA weights to the matrices once.
+            device_map: spread the language model over several GPUs (accelerate).
+            aed_dir: FireRedASR2-AED folder, for word times; its encoder runs only if it is another one.
+            context: names and terms that may occur, for the prompt.
+
+        Raises:
+            CheckpointError: files or weights are missing or do not fit.
+            MissingDependencyError: transformers is not installed.
+            ModelError: there is not enough memory.
+            OptionsError: the device or precision is not available.
+        """
+        from vermilion.audio import FeatureExtractor
+
+        path = require_files(folder, ["cmvn.ark", QWEN])
+        runtime = Runtime.of(device, precision)
+        encoder, own = read_parts(path)
+        model = load_language_model(
+            path / QWEN, runtime, lora_of(own), weights=weights, merge_lora=merge_lora, device_map=device_map
+        )
+        extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
+        front = AcousticFront(extractor, load_encoder(encoder, runtime), runtime)
+        front.search_frames = SEARCH_FRAMES[0 if runtime.device.type == "cpu" else 1]
+        adapter = _load_adapter(own, int(encoder.arg("d_model")), model.width, runtime)
+        aligner = load_aligner(aed_dir, runtime, (front, encoder)) if aed_dir is not None else None
+        return cls(front, adapter, model, aligner, context=context)
+
+    def recognize(
+        self, recordings: Sequence[AudioInput], /, options: DecodingOptions | None = None
+    ) -> list[Recognition | Failure]:
+        """Recognise recordings; batches are formed inside and change no result.
+
+        Args:
+            recordings: sources of any length; those above 30 s are cut at quiet points.
+            options: search and times.
+
+        Returns:
+            One entry per recording, in order; a bad recording is a Failure in its place.
+
+        Raises:
+            OptionsError: a search or a language model weight that this recogniser does not have.
+        """
+        options = checked(options)
+        read = read_utterances(recordings, "asr")
+        longest = min(options.max_segment_seconds, MOST_SECONDS)
+        pieces = [pieces_of(u.samples, longest) if isinstance(u, Utterance) else [] for u in read]
+
+        def work(batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[Recognition]:
+            return self._decode(batch, encoded, lengths, options)
+
+        flat = [Utterance(samples) for cut in pieces for _, samples in cut]
+        answers = self.front.run(flat, work, lambda _: _nothing(self.name))
+        return gathered(recordings, read, pieces, answers)
+
+    def speech_vectors(self, encoded: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Vectors (S, width) of each utterance; S is half its own number of encoder frames."""
+        import torch
+
+        with torch.inference_mode():
+            # in float32: the language model's vectors are small, but sums on the way to them may not be
+            vectors = self.adapter(encoded.float())
+        counts = [n // self.adapter.rate for n in lengths.tolist()]
+        place = self.model.device
+        return [v[:n].to(place) for v, n in zip(vectors, counts, strict=True)]
+
+    def prompts(self, speech: Sequence[Tensor]) -> list[Tensor]:
+        """The prompt of each utterance as vectors (L, width), its speech in the placeholder's place."""
+        import torch
+
+        at = self.prompt_ids.index(self.model.vocabulary.speech)
+        with torch.inference_mode():
+            table = self.model.embed(torch.tensor(self.prompt_ids, device=self.model.device))
+        return [torch.cat([table[:at], vectors.to(table.dtype), table[at + 1 :]]) for vectors in speech]
+
+    def generate(
+        self, speech: Sequence[Tensor], options: DecodingOptions, *, stop_loops: bool = True
+    ) -> list[Generated]:
+        """Search the texts of a batch of utterances; none may be without vectors."""
+        from vermilion.decoding.generation import generate
+
+        logits, running = self.model.read(self.prompts(speech))
+        limits = [options.max_tokens or len(vectors) for vectors in speech]
+        return generate(logits, running, options, end=self.model.vocabulary.end, limits=limits, stop_loops=stop_loops)
+
+    def _decode(
+        self, batch: list[Utterance], encoded: Tensor, lengths: Tensor, options: DecodingOptions
+    ) -> list[Recognition]:
+        check_finite(encoded, lengths)
+        speech = self.speech_vectors(encoded, lengths)
+        heard = [i for i, vectors in enumerate(speech) if len(vectors)]
+        found: list[list[BeamHypothesis]] = [[] for _ in batch]
+        if heard:
+            answers = self._answers([speech[i] for i in heard], options)
+            for i, answer in zip(heard, answers, strict=True):
+                found[i] = answer
+        posteriors = self._posteriors(batch, encoded, lengths) if options.timestamps else [None] * len(batch)
+        return [
+            self._recognition(hypotheses, utterance, posterior)
+            for hypotheses, utterance, posterior in zip(found, batch, posteriors, strict=True)
+        ]
+
+    def _answers(self, speech: list[Tensor], options: DecodingOptions) -> list[list[BeamHypothesis]]:
+        """Search; what repeats itself gets a second attempt with a penalty, then its loop is cut."""
+        from vermilion.decoding.generation import without_loop
+
+        found = self.generate(speech, options)
+        again = [i for i, answer in enumerate(found) if answer.looped]
+        if again:
+            penalty = max(options.repetition_penalty, LOOP_PENALTY)
+            retried = self.generate([speech[i] for i in again], replace(options, repetition_penalty=penalty))
+            for i, answer in zip(again, retried, strict=True):
+                found[i] = answer
+        if not all(math.isfinite(h.confidence) for answer in found for h in answer.hypotheses):
+            raise RuntimeError(f"the language model's scores are not finite ({NOT_FINITE})")
+        return [
+            [_shortened(h, len(without_loop(h.ids))) for h in answer.hypotheses] if answer.looped else answer.hypotheses
+            for answer in found
+        ]
+
+    def _posteriors(self, batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[Any]:
+        """CTC posteriors of each utterance; from the same encoding where the encoder is the same."""
+        if self.aligner is None:
+            return [None] * len(batch)
+        if self.aligner.front is self.front:
+            return list(self.aligner.rows(encoded, lengths))
+        return [self.aligner.posteriors(utterance.samples) for utterance in batch]
+
+    def _recognition(self, found: list[BeamHypothesis], utterance: Utterance, posterior: Any) -> Recognition:
+        if not found:
+            return _nothing(self.name)
+        alternatives = [self._reading(h) for h in found]
+        best = alternatives[0]
+        words: list[Word] = []
+        if self.aligner is not None and posterior is not None and best.text:
+            timed = self.aligner.words(best.text, posterior, utterance.duration) or []
+            words = with_confidences(timed, best.text, self._bytes(found[0]))
+        return Recognition(best.text, best.confidence, best.tokens, words, alternatives, model=self.name)
+
+    def _reading(self, hypothesis: BeamHypothesis) -> Hypothesis:
+        vocabulary = self.model.vocabulary
+        tokens = [
+            Token(i, vocabulary.text([i]), p) for i, p in zip(hypothesis.ids, hypothesis.probabilities, strict=True)
+        ]
+        return Hypothesis(vocabulary.text(hypothesis.ids).strip().lower(), hypothesis.confidence, tokens)
+
+    def _bytes(self, hypothesis: BeamHypothesis) -> list[tuple[int, float]]:
+        """UTF-8 bytes and probability of each token."""
+        lengths = self.model.vocabulary.byte_lengths(hypothesis.ids)
+        return list(zip(lengths, hypothesis.probabilities, strict=True))
+
+
+def checked(options: DecodingOptions | None) -> DecodingOptions:
+    """Options that a language model can follow.
+
+    Raises:
+        OptionsError: a search over a CTC head, or an external language model.
+    """
+    from vermilion.decoding.options import DecodingOptions
+
+    options = options or DecodingOptions()
+    if options.search not in ("beam", "greedy"):
+        raise OptionsError(f"FireRedASR2-LLM has no search {options.search!r}: use beam or greedy")
+    if options.lm_weight > 0:
+        raise OptionsError("FireRedASR2-LLM uses no external language model: leave lm_weight at 0")
+    return options
+
+
+def with_confidences(words: list[Word], text: str, tokens: list[tuple[int, float]]) -> list[Word]:
+    """Give words the mean probability of the tokens that wrote them.
+
+    Args:
+        words: of the text, in order, as they stand in it.
+        text: what the tokens wrote.
+        tokens: UTF-8 bytes and probability of each.
+
+    Returns:
+        The words; with the confidences that they came with where text and tokens differ in length.
+    """
+    edges, position = [], 0
+    for size, chance in tokens:
+        edges.append((position, position + size, chance))
+        position += size
+    if position < len(text.encode()):
+        return words
+    lead = position - len(text.encode())  # blanks in front that the text has lost
+    found, at = [], 0
+    for word in words:
+        at = max(at, text.find(word.text, at))
+        first = lead + len(text[:at].encode())
+        last = first + len(word.text.encode())
+        at += len(word.text)
+        chances = [chance for a, b, chance in edges if a < last and b > first]
+        found.append(replace(word, confidence=sum(chances) / len(chances)) if chances else word)
+    return found
+
+
+def read_parts(folder: Path) -> tuple[Checkpoint, Checkpoint]:
+    """The encoder's checkpoint and that of adapter and LoRA weights.
+
+    Encoder weights in the second file take the place of those in the first.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    encoder, own = read_checkpoint(folder, ENCODER_FILE), read_checkpoint(folder)
+    newer = {key: tensor for key, tensor in own.state.items() if key.startswith("encoder.")}
+    path = own.path if newer else encoder.path
+    return Checkpoint(path, encoder.args, {**encoder.state, **newer}), own
+
+
+def lora_of(checkpoint: Checkpoint) -> Lora | None:
+    """The LoRA weights of `model.pth.tar`, if the model was trained with them."""
+    if not checkpoint.args.get("use_lora") or checkpoint.args.get("freeze_llm"):
+        return None
+    return Lora.of(checkpoint.state, checkpoint.path)
+
+
+def _load_adapter(checkpoint: Checkpoint, d_model: int, width: int, runtime: Runtime) -> SpeechAdapter:
+    from vermilion.nn.adapter import SpeechAdapter
+
+    rate = int(checkpoint.args.get("encoder_downsample_rate", 2))
+    if rate < 1:
+        raise CheckpointError(f"{checkpoint.path} joins {rate} frames")
+    plain = Runtime(runtime.device, "float32")
+    network = load_network(lambda: SpeechAdapter(d_model, width, rate), checkpoint, "encoder_projector.", plain)
+    return cast("SpeechAdapter", network)
+
+
+def _shortened(hypothesis: BeamHypothesis, length: int) -> BeamHypothesis:
+    return replace(hypothesis, ids=hypothesis.ids[:length], probabilities=hypothesis.probabilities[:length])
+
+
+def _nothing(name: str) -> Recognition:
+    """The recognition of audio too short for a vector."""
+    return Recognition("", 0.0, alternatives=[Hypothesis("", 0.0)], model=name)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.audio import quiet_cuts
+from vermilion.audio import describe, quiet_cuts
+from vermilion.errors import ModelError
 from vermilion.text import join_texts
-from vermilion.transcript import Hypothesis, Recognition, Token, Word
+from vermilion.transcript import Failure, Hypothesis, Recognition, Token, Word
 
 GRID = 640
 """samples of one encoder frame: cuts on this grid keep the frames of all pieces on one time line"""
@@ -64,3 +66,29 @@ def _moved_token(token: Token, offset: float) -> Token:
 
 def _moved_word(word: Word, offset: float) -> Word:
     return replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+
+
+def gathered(
+    recordings: Sequence[Any], read: Sequence[Any], pieces: Sequence[Any], answers: Sequence[Any]
+) -> list[Recognition | Failure]:
+    """Put the answers of all pieces together again.
+
+    Args:
+        recordings: sources.
+        read: a Failure for each that could not be read, anything else for the others.
+        pieces: what `pieces_of` made of each.
+        answers: a recognition, or the error of the network, for each piece of those that were read.
+
+    Returns:
+        One entry per recording.
+    """
+    results: list[Recognition | Failure] = []
+    rest = iter(answers)
+    for source, item, cut in zip(recordings, read, pieces, strict=True):
+        if isinstance(item, Failure):
+            results.append(item)
+            continue
+        parts = [(start / 16000, next(rest)) for start, _ in cut]
+        broken = next((answer for _, answer in parts if isinstance(answer, ModelError)), None)
+        results.append(joined(parts) if broken is None else Failure(describe(source), broken, "asr"))
+    return results

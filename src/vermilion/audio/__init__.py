@@ -1,6 +1,6 @@
 """Audio in: any recording → 16 kHz mono samples → log-Mel features (SPEC section 1)."""
 
-from vermilion.audio.cuts import quiet_cuts
+from vermilion.audio.cuts import quiet_cuts, quietest
 from vermilion.audio.features import SAMPLE_RATE, FeatureExtractor, StreamingFeatureExtractor, num_frames
 from vermilion.audio.opening import load_audio, load_channels, open_recordings
 from vermilion.audio.reading import iter_blocks
@@ -20,4 +20,5 @@ __all__ = [
     "num_frames",
     "open_recordings",
     "quiet_cuts",
+    "quietest",
 ]

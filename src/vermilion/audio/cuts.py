@@ -37,7 +37,7 @@ def quiet_cuts(samples: NDArray[np.int16] | NDArray[np.float32], max_seconds: fl
     start = 0
     while (rest := len(samples) - start) > limit:
         low, high = _range(rest, int(limit))
-        start += _quietest(samples, start, low, high)
+        start += quietest(samples, start, low, high)
         cuts.append(start)
     return cuts
 
@@ -49,7 +49,7 @@ def _range(rest: int, longest: int) -> tuple[int, int]:
     return max(rest - longest, longest // 4), min(longest, rest - longest // 4)  # two pieces, neither of them tiny
 
 
-def _quietest(samples: NDArray[np.int16] | NDArray[np.float32], start: int, low: int, high: int) -> int:
+def quietest(samples: NDArray[np.int16] | NDArray[np.float32], start: int, low: int, high: int) -> int:
     """Offset from `start`, within [low, high], of the middle of the quietest 40 ms."""
     window = samples[start + low : start + high].astype(np.float32)
     steps = len(window) // _STEP

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints.convert import write_safetensors
 from vermilion.checkpoints.reader import Checkpoint, load_strict
-from vermilion.runtime import Runtime
+from vermilion.runtime import Runtime, give_back_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -58,14 +58,22 @@ def load_network(
     if place is not None and kept is not None:
         runtime.prepare(network)
         network.load_state_dict(kept, strict=True, assign=True)
-        return runtime.finish(network, PageReleaser(place))
+        kept = None
+        return _finished(network, runtime, PageReleaser(place))
     state = {k.removeprefix(part): v for k, v in checkpoint.state.items() if k.startswith(part)}
     load_strict(network, state, checkpoint.path, ignore=ignore)
     release = PageReleaser(checkpoint.path)
     network = runtime.prepare(network.float(), release)
     if place is not None and sum(t.nbytes for t in network.state_dict().values()) >= LEAST_BYTES:
         _write(place, network, checkpoint)
-    return runtime.finish(network, release)
+    return _finished(network, runtime, release)
+
+
+def _finished(network: nn.Module, runtime: Runtime, release: Callable[[Tensor], None]) -> nn.Module:
+    """Pack the layers; what the allocator still holds of the copies goes back to the system."""
+    network = runtime.finish(network, release)
+    give_back_memory()
+    return network
 
 
 def _without_initialisation() -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ EXAMPLES = """Examples:
   vermilion convert FireRedASR2-AED                 wherever it was pulled to
   vermilion convert pretrained_models               every model of a folder
   vermilion convert pretrained_models --target smaller --dtype bfloat16
+  vermilion convert FireRedASR2-LLM --to vllm --dtype bfloat16
 
 The published files stay. Without --target the conversion lies beside them and
 is loaded from then on; files that were converted before are kept."""
@@ -30,21 +31,23 @@ def convert(
     target: Annotated[
         Path | None, Parameter(help="Folder that gets complete models of its own. [default: beside the originals]")
     ] = None,
+    to: Annotated[
+        Literal["safetensors", "vllm"],
+        Parameter(help="vllm = FireRedASR2-LLM in the layout that vLLM reads, in FOLDER-vllm."),
+    ] = "safetensors",
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None, Parameter(help="Number format. [default: as it is]")
     ] = None,
     quiet: Quiet = False,
 ) -> int:
     """Rewrite model folders as safetensors, which load in a second."""
-    from vermilion.checkpoints.convert import convert as rewrite
-
     terminal = Terminal(quiet)
     code = OK
     for folder in folders:
         began = time.monotonic()
         try:
             with terminal.working(f"converting {folder}"):
-                files = rewrite(_found(folder), target=target, dtype=dtype)
+                files = _rewritten(_found(folder), target, to, dtype)
         except VermilionError as error:
             terminal.fail(str(error))
             code = max(code, exit_code(error))
@@ -55,6 +58,16 @@ def convert(
             f"{folder}: {len(files)} {'file' if len(files) == 1 else 'files'} in {time.monotonic() - began:.1f} s"
         )
     return code
+
+
+def _rewritten(folder: Path, target: Path | None, to: str, dtype: str | None) -> list[Path]:
+    if to == "vllm":
+        from vermilion.asr.vllm_layout import write_vllm
+
+        return write_vllm(folder, target, dtype)
+    from vermilion.checkpoints.convert import convert as rewrite
+
+    return rewrite(folder, target=target, dtype=dtype)
 
 
 def _found(folder: str) -> Path:

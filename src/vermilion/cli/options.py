@@ -8,19 +8,20 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from vermilion.decoding.options import DecodingOptions
+from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.formats import SubtitleOptions
 from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
 
 DEFAULTS = PipelineOptions()
-CPU_WINDOW = 160.0
+CPU_WINDOW = 120.0
 """seconds of speech after which finished recordings are written: two full batches of the decoder"""
 
 MODELS = Group.create_ordered("Models")
 OUTPUT = Group.create_ordered("Output")
 STAGES = Group.create_ordered("What is done")
 SEARCH = Group.create_ordered("Search")
+LLM = Group.create_ordered("FireRedASR2-LLM")
 SUBTITLES = Group.create_ordered("Subtitles")
 VAD = Group.create_ordered("Voice activity")
 
@@ -68,6 +69,29 @@ class Search(DecodingOptions):
     def plain(self) -> DecodingOptions:
         """The same as the library knows them."""
         return DecodingOptions(**vars(self))
+
+
+@Parameter(name="*", group=LLM)
+@dataclass(frozen=True)
+class Llm:
+    """How --recognizer llm runs."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers = here; vllm = by vLLM, on this machine's GPU or on a server."""
+    vllm_url: str = ""
+    """A vLLM server, such as http://127.0.0.1:8000; its key is read from VLLM_API_KEY."""
+    llm_weights: Literal["full", "int8", "int4"] = "full"
+    """Hold the language model's matrices in 8 or 4 bits (needs torchao)."""
+    device_map: str = ""
+    """Spread the language model over several GPUs: auto, balanced, sequential."""
+    gpus: int = 1
+    """GPUs that vLLM uses."""
+    context: str = ""
+    """Names and terms that may occur; the model was trained without, so compare before you rely on it."""
+
+    def plain(self) -> LlmOptions:
+        """The same as the library knows them."""
+        return LlmOptions(self.engine, self.vllm_url, self.llm_weights, self.device_map, self.gpus, self.context)
 
 
 @Parameter(name="*", group=MODELS)
@@ -122,7 +146,7 @@ class Stages:
     max_seconds: float | None = DEFAULTS.max_seconds
     """Refuse longer recordings."""
 
-    def pipeline_options(self, search: Search, hardware: Hardware) -> PipelineOptions:
+    def pipeline_options(self, search: Search, hardware: Hardware, llm: Llm) -> PipelineOptions:
         """Put everything into the library's options."""
         options = PipelineOptions(
             recognizer=self.recognizer,
@@ -135,6 +159,7 @@ class Stages:
             route=self.route,
             max_seconds=self.max_seconds,
             decoding=search.plain(),
+            llm=llm.plain(),
         )
         return hardware.apply(options)
 

@@ -11,6 +11,7 @@ from vermilion.cli.options import (
     Hardware,
     Inputs,
     Json,
+    Llm,
     ModelsOption,
     Output,
     Quiet,
@@ -50,6 +51,7 @@ def transcribe(
     quiet: Quiet = False,
     stages: Stages = Stages(),  # noqa: B008 - frozen
     search: Search = Search(),  # noqa: B008 - frozen
+    llm: Llm = Llm(),  # noqa: B008 - frozen
     vad: VadGroup = VadOptions(),  # noqa: B008 - frozen
     subtitles: SubtitleGroup = SubtitleOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -61,7 +63,7 @@ def transcribe(
     run = Run(terminal, output, wanted, json, subtitles)
     todo = run.start(items)
     if todo:
-        options = stages.pipeline_options(search, hardware)
+        options = stages.pipeline_options(search, hardware, llm)
         with terminal.working("loading models"):
             pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
         terminal.answered(pipeline.models(), str(hardware))

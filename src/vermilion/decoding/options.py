@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vermilion.errors import OptionsError
 
+Weights = Literal["full", "int8", "int4"]
 SEARCHES = ("beam", "greedy", "rescore", "ctc")
 
 
@@ -31,6 +33,12 @@ class DecodingOptions:
     """factor on the end token's log-probability: above 1 longer, below 1 shorter"""
     lm_weight: float = 0.0
     """weight of the external language model; 0 = not used"""
+    repetition_penalty: float = 1.0
+    """FireRedASR2-LLM: tokens generated before lose by this factor; 1 = none"""
+    llm_length_penalty: float = 0.0
+    """FireRedASR2-LLM: exponent of the number of tokens that a score is divided by; 0 = none"""
+    min_tokens: int = 0
+    """FireRedASR2-LLM: fewest new tokens (the published option also counts prompt and speech, and so does nothing)"""
     timestamps: bool = True
     """align tokens and return word times"""
     max_segment_seconds: float = 60.0
@@ -49,6 +57,10 @@ class DecodingOptions:
             )
         if self.max_tokens < 0:
             raise OptionsError(f"max_tokens must not be negative, got {self.max_tokens}")
+        if self.min_tokens < 0 or (self.max_tokens and self.min_tokens > self.max_tokens):
+            raise OptionsError(f"min_tokens must lie between 0 and max_tokens, not {self.min_tokens}")
+        if self.repetition_penalty <= 0:
+            raise OptionsError(f"repetition_penalty must be positive, not {self.repetition_penalty}")
         if self.softmax_smoothing <= 0:
             raise OptionsError(f"softmax_smoothing must be positive, not {self.softmax_smoothing}")
         if self.eos_penalty <= 0:
@@ -57,3 +69,33 @@ class DecodingOptions:
             raise OptionsError("length_penalty and lm_weight must not be negative")
         if self.max_segment_seconds < 1:
             raise OptionsError(f"max_segment_seconds must be at least 1, not {self.max_segment_seconds}")
+
+
+@dataclass(frozen=True)
+class LlmOptions:
+    """How the recogniser with a large language model is built (SPEC section 12)."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers = in this process; vllm = by vLLM, in this process or behind `url`"""
+    url: str = ""
+    """address of a vLLM server, such as http://127.0.0.1:8000"""
+    weights: Weights = "full"
+    """"int8" or "int4": the language model's matrices are held so (torchao)"""
+    device_map: str = ""
+    """spread the language model over several GPUs: "auto", "balanced" or "sequential" """
+    gpus: int = 1
+    """GPUs that vLLM spreads the language model over"""
+    context: str = ""
+    """names and terms that may occur; the model was trained without such a line, so use it with care"""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("transformers", "vllm"):
+            raise OptionsError(f"engine must be transformers or vllm, not {self.engine!r}")
+        if self.weights not in ("full", "int8", "int4"):
+            raise OptionsError(f"weights must be full, int8 or int4, not {self.weights!r}")
+        if self.url and self.engine != "vllm":
+            raise OptionsError("url is the address of a vLLM server: choose the engine vllm")
+        if self.url and self.context:
+            raise OptionsError("a vLLM server has a prompt of its own: context works without url only")
+        if self.gpus < 1:
+            raise OptionsError(f"gpus must be at least 1, not {self.gpus}")

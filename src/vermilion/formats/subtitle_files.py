@@ -11,6 +11,7 @@ from vermilion.formats.content import Entry, channel_label
 from vermilion.formats.subtitles import Cue, SubtitleOptions, cues
 from vermilion.transcript import Transcript
 
+VTT_HEADER = "WEBVTT\n"
 _TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+)[.,](\d{1,3})")
 _ASS_COLOURS = ("&H00FFFFFF", "&H0000FFFF", "&H00FFFF00", "&H0000FF00", "&H00FF80FF", "&H0080C0FF")  # &HAABBGGRR
 _JOINER = "\u2060"  # a word joiner after a backslash keeps \N, \n and \h from meaning something
@@ -34,21 +35,25 @@ def render_srt(transcript: Transcript, options: SubtitleOptions | None = None) -
 
     SubRip has no escapes: an arrow `-->` in the text, which would read as a time line, becomes `→`.
     """
-    entries = []
-    for number, cue in enumerate(cues(transcript, options), 1):
-        text = "\n".join(_labelled(cue)).replace("-->", "→")
-        entries.append(f"{number}\n{_stamp(cue.start_ms, ',')} --> {_stamp(cue.end_ms, ',')}\n{text}\n")
-    return "\n".join(entries)
+    return "\n".join(srt_entry(number, cue) for number, cue in enumerate(cues(transcript, options), 1))
+
+
+def srt_entry(number: int, cue: Cue) -> str:
+    """One entry of a SubRip file; a blank line belongs between two."""
+    text = "\n".join(_labelled(cue)).replace("-->", "→")
+    return f"{number}\n{_stamp(cue.start_ms, ',')} --> {_stamp(cue.end_ms, ',')}\n{text}\n"
 
 
 def render_vtt(transcript: Transcript, options: SubtitleOptions | None = None) -> str:
     """Write WebVTT; a channel's cues carry a voice tag `<v Ch 1>`."""
-    entries = ["WEBVTT\n"]
-    for cue in cues(transcript, options):
-        text = "\n".join(html.escape(line, quote=False) for line in cue.lines)
-        voice = f"<v {channel_label(cue.channel)}>" if cue.channel is not None else ""
-        entries.append(f"{_stamp(cue.start_ms, '.')} --> {_stamp(cue.end_ms, '.')}\n{voice}{text}\n")
-    return "\n".join(entries)
+    return "\n".join([VTT_HEADER, *(vtt_entry(cue) for cue in cues(transcript, options))])
+
+
+def vtt_entry(cue: Cue) -> str:
+    """One cue of a WebVTT file; a blank line belongs between two."""
+    text = "\n".join(html.escape(line, quote=False) for line in cue.lines)
+    voice = f"<v {channel_label(cue.channel)}>" if cue.channel is not None else ""
+    return f"{_stamp(cue.start_ms, '.')} --> {_stamp(cue.end_ms, '.')}\n{voice}{text}\n"
 
 
 def render_ass(transcript: Transcript, options: SubtitleOptions | None = None) -> str:

@@ -69,6 +69,7 @@ class LanguageIdentifier:
             raise CheckpointError(f"{path}: dict.txt has {len(labels)} labels, the model {checkpoint.arg('lid_odim')}")
         extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
         front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
+        front.search_frames = front.encode_frames  # two steps: sharing them is not worth the memory of many texts
         decoder = load_decoder(checkpoint, "lid_decoder.", len(labels), runtime)
         return cls(front, decoder, labels, checkpoint.arg("sos_id"), checkpoint.arg("eos_id"))
 
