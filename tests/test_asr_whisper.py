@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vermilion.asr.whisper import LANGUAGES, WHISPER_CODES, WhisperRecognizer, _joined, whisper_code
+from vermilion.asr.whisper import LANGUAGES, WHISPER_CODES, RememberedEncoder, WhisperRecognizer, _joined, whisper_code
 from vermilion.audio import load_audio
 from vermilion.checkpoints import starter
 from vermilion.decoding.options import DecodingOptions
@@ -39,7 +39,11 @@ class Scripted:
             raise answer
         return iter([answer] if answer else []), None
 
-    def detect_language(self, samples):
+    def feature_extractor(self, samples):
+        return np.zeros((80, len(samples) // 160 + 1), np.float32)
+
+    def detect_language(self, features):
+        assert features.shape[1] <= 3000
         return self.languages[0][0], self.languages[0][1], self.languages
 
 
@@ -187,3 +191,14 @@ def test_real_recordings(whisper, golden):
     assert "".join(w.text for w in results[1].words) == results[1].text
     assert whisper.recognize([chinese], DecodingOptions(), languages=["zh"])[0] == results[1]
     assert whisper.recognize([np.zeros(48000, np.float32), golden / "audio" / "quiet.wav"])[1].text == ""
+
+
+def test_the_encoder_runs_once_for_language_and_text():
+    calls = []
+    encoder = RememberedEncoder(lambda features: calls.append(1) or features.sum(), most=2)
+    pieces = [np.full((80, 30), i, np.float32) for i in range(3)]
+    assert [encoder(p) for p in (pieces[0], pieces[0].copy(), pieces[1])] == [0.0, 0.0, 2400.0]
+    assert len(calls) == 2
+    encoder(pieces[2])
+    encoder(pieces[0])
+    assert len(calls) == 4, "the oldest was forgotten"

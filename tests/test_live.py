@@ -245,8 +245,8 @@ def test_only_newer_partials_are_heard_when_the_machine_is_slow():
     live.engine.background = False
     heard = []
     for n in range(5):
-        live.engine.draft(1, np.zeros(1600 * (n + 1), np.float32), None, heard.append)
-    live.engine.draft(2, np.zeros(800, np.float32), None, heard.append)
+        live.engine.draft(1, np.zeros(1600 * (n + 1), np.float32), heard.append)
+    live.engine.draft(2, np.zeros(800, np.float32), heard.append)
     assert live.engine.dropped == 4
     assert live.engine.work()
     assert not live.engine.work()
@@ -262,7 +262,7 @@ def test_finals_come_before_partials_and_share_a_batch():
             return super().recognize(recordings, options)
 
     live = transcriber(Batches())
-    live.engine.draft(1, np.zeros(16000, np.float32), None, lambda _: None)
+    live.engine.draft(1, np.zeros(16000, np.float32), lambda _: None)
     answers = [live.engine.final(noise(1.0, i)) for i in range(3)]
     answers[1].cancel()
     assert live.engine.work()
@@ -399,8 +399,8 @@ def test_partials_come_from_the_ctc_head(models):
     live = load_live(models, options=PipelineOptions(lid=False), background=False)
     assert type(live.engine.drafter).__name__ == "CtcDrafter"
     pieces = [noise(1.0, 1), noise(2.0, 2), np.zeros(10, np.float32)]
-    together = live.engine.drafter.draft(pieces, [None] * 3)
-    assert together == [live.engine.drafter.draft([p], [None])[0] for p in pieces]
+    together = live.engine.drafter.draft(pieces)
+    assert together == [live.engine.drafter.draft([p])[0] for p in pieces]
     assert together[2] == ""
     assert live.models()["events"] == "FireRedVAD-AED"
 
@@ -434,8 +434,15 @@ def test_events_as_plain_values():
     assert event_to_dict(SpeechStarted(1, 0.25)) == {"type": "SpeechStarted", "utterance": 1, "time_ms": 250}
 
 
-def test_the_language_of_the_last_utterance_helps_partials():
+def test_partials_are_identified_anew_unless_the_language_is_known():
     asked = []
+
+    class Polyglot(Counting):
+        uses_language = True
+
+        def recognize(self, recordings, options, /, languages=None):
+            asked.append((options.beam_size, languages))
+            return super().recognize(recordings, options)
 
     class Identifier:
         name = "lid"
@@ -443,15 +450,12 @@ def test_the_language_of_the_last_utterance_helps_partials():
         def identify(self, recordings, /):
             return [LanguageResult("fr", None, 0.9) for _ in recordings]
 
-    class Drafter:
-        def draft(self, pieces, languages):
-            asked.extend(languages)
-            return ["x" for _ in pieces]
-
-    pipeline = Pipeline(None, Identifier(), Counting(), None, PipelineOptions(vad=False))
-    live = LiveTranscriber(pipeline, LoudnessDetector(), drafter=Drafter(), background=False)
-    events = play(live.session(), talk(0.3, 1.0, 0.8, 1.0, 0.8))
-    assert asked[0] is None
-    assert asked[-1] == "fr"
-    assert all(e.language == "fr" for e in events if isinstance(e, Final))
-    assert all(math.isfinite(e.delay) for e in events if isinstance(e, Final))
+    for language, heard in ((None, None), ("de", "de")):
+        asked.clear()
+        options = PipelineOptions(vad=False, language=language)
+        pipeline = Pipeline(None, Identifier(), Polyglot(), None, options)
+        events = play(LiveTranscriber(pipeline, LoudnessDetector(), background=False).session(), talk(0.3, 1.0, 0.8))
+        assert {tuple(found) for beam, found in asked if beam == 1} == {(heard,)}
+        [final] = [e for e in events if isinstance(e, Final)]
+        assert final.language == (language or "fr")
+        assert math.isfinite(final.delay)

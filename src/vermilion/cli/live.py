@@ -141,10 +141,19 @@ class View:
         elif isinstance(event, Partial):
             self._below(event)
         elif isinstance(event, EventChanged):
-            self.terminal.say(f"[{stamp(event.time)}] {event.label} {'begins' if event.active else 'ends'}")
+            self._remark(f"[{stamp(event.time)}] {event.label} {'begins' if event.active else 'ends'}")
+
+    def _remark(self, text: str) -> None:
+        """Beside a screen through its own console: a line that it does not know of would tear it."""
+        if self.screen is None:
+            self.terminal.say(text)
+        elif not self.terminal.quiet:
+            self.terminal.out.print(text, style="dim")
 
     def _line(self, final: Final) -> None:
-        if final.failure is not None:
+        if final.failure is not None and self.screen is not None:
+            self.terminal.out.print(f"error: [{stamp(final.start)}] {final.failure}", style="bold red")
+        elif final.failure is not None:
             self.terminal.fail(f"[{stamp(final.start)}] {final.failure}")
         if not final.text:
             return
@@ -154,7 +163,7 @@ class View:
         if final.language:
             text.append(f"({final.language}{' ' + final.dialect if final.dialect else ''}) ", style="green")
         text.append(final.text)
-        self.terminal.out.print(text, soft_wrap=True)
+        self.terminal.out.print(text, soft_wrap=self.screen is None)
         sys.stdout.flush()
 
     def _below(self, partial: Partial | str) -> None:

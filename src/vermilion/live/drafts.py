@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Drafter(Protocol):
     """Writes down what is heard so far, fast."""
 
-    def draft(self, pieces: Sequence[NDArray[np.float32]], languages: Sequence[str | None]) -> list[str]:
+    def draft(self, pieces: Sequence[NDArray[np.float32]]) -> list[str]:
         """One text per piece of audio; empty where nothing could be heard or something failed."""
 
 
@@ -37,7 +37,7 @@ class CtcDrafter:
         vocabulary = heads.tokenizer.vocabulary
         self._forbidden = {i for i, token in enumerate(vocabulary) if token in SPECIAL and token != "<blank>"} - {0}
 
-    def draft(self, pieces: Sequence[NDArray[np.float32]], languages: Sequence[str | None]) -> list[str]:
+    def draft(self, pieces: Sequence[NDArray[np.float32]]) -> list[str]:
         """One text per piece, in order."""
 
         def work(batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[str]:
@@ -54,22 +54,22 @@ class CtcDrafter:
 class RecognizerDrafter:
     """Decodes again and again, greedily (Whisper and any other recogniser without a CTC head)."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        """Take the recogniser."""
-        self.recognizer = recognizer
+    def __init__(self, recognizer: Recognizer, language: str | None = None) -> None:
+        """Take the recogniser, and the language of all speech where it is known; else each piece is identified."""
+        self.recognizer, self.language = recognizer, language
         self._options = DecodingOptions(beam_size=1, timestamps=False)
 
-    def draft(self, pieces: Sequence[NDArray[np.float32]], languages: Sequence[str | None]) -> list[str]:
+    def draft(self, pieces: Sequence[NDArray[np.float32]]) -> list[str]:
         """One text per piece, in order."""
         recordings: Any = [(piece, 16000) for piece in pieces]
         if getattr(self.recognizer, "uses_language", False):
-            found = self.recognizer.recognize(recordings, self._options, languages=languages)  # type: ignore[call-arg]
+            found = self.recognizer.recognize(recordings, self._options, languages=[self.language] * len(pieces))  # type: ignore[call-arg]
         else:
             found = self.recognizer.recognize(recordings, self._options)
         return [r.text if isinstance(r, Recognition) else "" for r in found]
 
 
-def drafter_of(recognizer: Recognizer) -> Drafter:
+def drafter_of(recognizer: Recognizer, language: str | None = None) -> Drafter:
     """The fastest way to words that a recogniser has."""
     aligner = getattr(recognizer, "aligner", None)
-    return RecognizerDrafter(recognizer) if aligner is None else CtcDrafter(aligner)
+    return RecognizerDrafter(recognizer, language) if aligner is None else CtcDrafter(aligner)

@@ -25,7 +25,7 @@ FINAL_SECONDS = 160.0
 """audio of finals that are decoded together"""
 DRAFT_SECONDS = 60.0
 """audio of partials that are heard together: a final waits for it at most"""
-DRAFT_SHARE = 0.5
+DRAFT_SHARE = 0.75
 """share of the time that partials may take"""
 
 
@@ -64,7 +64,6 @@ class _Final:
 @dataclass
 class _Draft:
     samples: NDArray[np.float32]
-    language: str | None
     tell: Callable[[Draft], None]
 
 
@@ -103,13 +102,11 @@ class LiveEngine:
             self._wake()
         return job.done
 
-    def draft(
-        self, session: int, samples: NDArray[np.float32], language: str | None, tell: Callable[[Draft], None]
-    ) -> None:
+    def draft(self, session: int, samples: NDArray[np.float32], tell: Callable[[Draft], None]) -> None:
         """Ask what an utterance says so far; replaces what the session asked before."""
         with self._changed:
             self.dropped += session in self._drafts
-            self._drafts[session] = _Draft(samples, language, tell)
+            self._drafts[session] = _Draft(samples, tell)
             self._wake()
 
     def forget(self, session: int) -> None:
@@ -205,7 +202,7 @@ class LiveEngine:
             return
         began = time.monotonic()
         try:
-            texts = self.drafter.draft([job.samples for job in jobs], [job.language for job in jobs])
+            texts = self.drafter.draft([job.samples for job in jobs])
         except Exception:  # noqa: BLE001 - a partial that fails is a partial less; the final will say why
             texts = [""] * len(jobs)
         now, total = time.monotonic(), sum(len(job.samples) for job in jobs) or 1

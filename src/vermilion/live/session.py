@@ -82,7 +82,6 @@ class LiveSession:
         self._current: _Utterance | None = None
         self._waiting: deque[_Utterance] = deque()  # over, their finals not told yet
         self._count = 0
-        self._language: str | None = None
         self._draft: tuple[int, int, Draft] | None = None  # utterance, samples heard, what
         self._lock = threading.Lock()
         self._arrivals: deque[tuple[int, float]] = deque(maxlen=ARRIVALS)
@@ -249,7 +248,7 @@ class LiveSession:
             if self.notify is not None:
                 self.notify()
 
-        self.engine.draft(self.number, self._audio.slice(utterance.start, total), self._language, tell)
+        self.engine.draft(self.number, self._audio.slice(utterance.start, total), tell)
 
     def _tell_draft(self, events: list[LiveEvent]) -> None:
         with self._lock:
@@ -299,7 +298,6 @@ class LiveSession:
         self._timings.shown += utterance.agreement.count
         self._timings.changed += utterance.agreement.changed
         first = result.languages[0] if result.languages else None
-        self._language = first.language if first is not None else self._language
         sentences = [_moved(s, start) for s in result.sentences]
         confidence = sum(s.confidence for s in sentences) / len(sentences) if sentences else 0.0
         language, dialect = (first.language, first.dialect) if first is not None else (None, None)

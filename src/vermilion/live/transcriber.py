@@ -53,7 +53,9 @@ class LiveTranscriber:
             None, pipeline.identifier, pipeline.recognizer, pipeline.restorer, options, fallback=pipeline.fallback
         )
         self.pipeline, self.detector, self.event_detector = whole, detector, event_detector
-        self.engine = LiveEngine(whole, drafter or drafter_of(pipeline.recognizer), background=background)
+        self.engine = LiveEngine(
+            whole, drafter or drafter_of(pipeline.recognizer, pipeline.options.language), background=background
+        )
         self._count = 0
         self._lock = threading.Lock()
 
