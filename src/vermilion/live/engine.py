@@ -25,8 +25,10 @@ FINAL_SECONDS = 160.0
 """audio of finals that are decoded together"""
 DRAFT_SECONDS = 60.0
 """audio of partials that are heard together: a final waits for it at most"""
-DRAFT_SHARE = 0.75
+DRAFT_SHARE = 0.6
 """share of the time that partials may take"""
+MEMORY = 0.7
+"""weight of the past in the expected cost of a final"""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class LiveEngine:
         """partials that were never heard, because a newer one came"""
         self.busy = 0.0
         """seconds that the networks ran"""
+        self.final_cost = 0.0
+        """seconds that a final takes, as of late"""
         self._thread: threading.Thread | None = None
 
     def final(self, samples: NDArray[np.float32]) -> Future[Decoded]:
@@ -108,6 +112,10 @@ class LiveEngine:
             self.dropped += session in self._drafts
             self._drafts[session] = _Draft(samples, tell)
             self._wake()
+
+    def is_free(self) -> bool:
+        """No final is waiting."""
+        return not self._finals
 
     def forget(self, session: int) -> None:
         """The session wants no partial any more."""
@@ -194,6 +202,8 @@ class LiveEngine:
                 return
             results = [Failure("live", as_error(error), "asr")]
         now, total = time.monotonic(), sum(job.seconds for job in jobs) or 1.0
+        newest = (now - began) / len(jobs)
+        self.final_cost = MEMORY * self.final_cost + (1 - MEMORY) * newest if self.final_cost else newest
         for job, result in zip(jobs, results, strict=True):
             job.done.set_result(Decoded(result, now, (now - began) * job.seconds / total))
 

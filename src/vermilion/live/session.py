@@ -30,6 +30,10 @@ BLOCK = 1600
 """samples that are looked at together: events are told with this resolution at least"""
 MARGIN_SECONDS = 5.0
 ARRIVALS = 4096
+WORTH = 3.0
+"""a decode is begun on a guess if it takes no longer than so many times what the guess may save"""
+PAUSE_FRAMES = 8
+"""silence in which no partial is begun: it might stand in the final's way"""
 
 Answer = Future[Decoded]
 
@@ -175,12 +179,17 @@ class LiveSession:
         match mark:
             case Began():
                 self._begin(mark.start, events)
-            case Guess() if self._current is not None:
+            case Guess() if self._current is not None and self._may_guess():
                 self._current.guess = (mark.end, self._ask_for_final(self._current.start, mark.end))
             case Resumed() if self._current is not None:
                 self._drop_guess(self._current)
             case Over():
                 self._over(mark.end, events)
+
+    def _may_guess(self) -> bool:
+        """A guess saves what is left of the silence, and wastes a whole decode where the speaker goes on."""
+        saved = (self.options.vad.min_silence_frame - self.options.guess_frames) / 100
+        return self.engine.is_free() and self.engine.final_cost <= WORTH * saved
 
     def _begin(self, start: int, events: list[LiveEvent]) -> None:
         self._count += 1
@@ -235,6 +244,9 @@ class LiveSession:
     def _ask_for_partial(self) -> None:
         utterance = self._current
         if utterance is None or not self.options.partials or self.engine.drafter is None or utterance.guess is not None:
+            return
+        if self._tracker.silence >= PAUSE_FRAMES:
+            self.engine.forget(self.number)
             return
         if self._audio.total - utterance.asked < self.options.partial_interval_ms * RATE // 1000:
             return

@@ -50,11 +50,12 @@ class UtteranceTracker:
         """Begin in silence."""
         self.options = options
         self._speaking = False
-        self._last_speech = 0
+        self._last_speech = self._frame = 0
         self._guessed = False
 
     def step(self, frame: VadFrame) -> list[Mark]:
         """Take the next frame."""
+        self._frame = frame.frame_idx
         marks: list[Mark] = []
         if frame.is_speech_start and not self._speaking:
             self._speaking = True
@@ -78,9 +79,9 @@ class UtteranceTracker:
         return min(self._last_speech + self.options.tail_frames, frame.frame_idx) * HOP
 
     @property
-    def speaking(self) -> bool:
-        """An utterance is open."""
-        return self._speaking
+    def silence(self) -> int:
+        """Frames since the last speech."""
+        return self._frame - self._last_speech
 
     def stop(self, total: int) -> int:
         """The stream is over: the sample behind the open utterance."""
