@@ -147,6 +147,8 @@ def test_a_loop_is_given_up(unit):
     assert len(found.hypotheses[0].ids) <= 64
     assert without_loop(found.hypotheses[0].ids)[: len(unit)] == unit
     assert len(without_loop(found.hypotheses[0].ids)) < 2 * len(unit)
+    [limited] = generate(Parrot(unit).start(), Parrot(unit), DecodingOptions(beam_size=1), end=END, limits=[30])
+    assert limited.looped, "also where the limit comes between two looks"
     [ended] = generate(Parrot(unit).start(), Parrot(unit), DecodingOptions(beam_size=1), end=END, limits=[10])
     assert not ended.looped
 

@@ -249,6 +249,8 @@ def test_word_confidences_are_those_of_the_tokens_that_wrote_them():
     found = with_confidences(words, "你hello, 界", tokens)
     assert [w.confidence for w in found] == pytest.approx([0.6, 0.9, 0.2])
     assert with_confidences(words, "你hello, 界", tokens[:2]) == words
+    blank = with_confidences(words, " 你hello, 界 ", [(1, 0.0), *tokens, (1, 0.0)])
+    assert [w.confidence for w in blank] == pytest.approx([0.6, 0.9, 0.2])
 
 
 def test_the_pipeline_gives_the_same_shape_for_both_recognisers(root, monkeypatch):
@@ -325,6 +327,28 @@ def test_another_language_model_does_not_fit(tmp_path):
         LlmRecognizer.from_pretrained(folder)
 
 
+def test_a_config_without_sizes_is_refused(tmp_path):
+    folder = write_llm(tmp_path / "m")
+    change(folder / "Qwen2-7B-Instruct/config.json", num_hidden_layers=None)
+    with pytest.raises(CheckpointError, match="num_hidden_layers"):
+        LlmRecognizer.from_pretrained(folder)
+
+
+def test_a_failing_alignment_costs_its_own_item(root, tmp_path, monkeypatch):
+    other = LlmRecognizer.from_pretrained(write_llm(tmp_path / "m", encoder_seed=11), aed_dir=root / "FireRedASR2-AED")
+    posteriors = type(other.aligner).posteriors
+
+    def failing(self, samples):
+        if len(samples) > 30000:
+            raise ModelError("no memory")
+        return posteriors(self, samples)
+
+    monkeypatch.setattr(type(other.aligner), "posteriors", failing)
+    one, two = other.recognize([(noise(1.0), 16000), (noise(3.0), 16000)], OPTIONS)
+    assert one.text
+    assert isinstance(two, Failure)
+
+
 def test_half_of_a_lora_weight_is_refused(tmp_path):
     state = lora_state()
     state.pop(next(k for k in state if "lora_B" in k))
@@ -338,6 +362,10 @@ def test_too_little_memory_is_said_before_loading(root, monkeypatch):
     monkeypatch.setattr(language_model, "_free_memory", lambda: 1000)
     with pytest.raises(ModelError, match=r"needs 0\.0 GB.*int4"):
         LlmRecognizer.from_pretrained(root / "FireRedASR2-LLM")
+    # int8 holds less than what is read for it
+    monkeypatch.setattr(language_model, "_free_memory", lambda: 100_000)
+    with pytest.raises(ModelError, match="needs"):
+        LlmRecognizer.from_pretrained(root / "FireRedASR2-LLM", weights="int8")
     monkeypatch.setattr(language_model, "_free_memory", lambda: None)
     require_memory(1 << 60, torch.device("cpu"))
 

@@ -252,6 +252,11 @@ def test_a_refused_request_costs_its_own_recording(server):
 def test_servers_that_do_not_answer(server):
     with pytest.raises(OptionsError, match="address"):
         HttpEngine("file:///etc/passwd")
+    for bad in ("http://host:port", "http://[", "localhost:8000"):
+        with pytest.raises(OptionsError, match="address"):
+            HttpEngine(bad)
+    with pytest.raises(OptionsError, match="min_tokens"):
+        VllmRecognizer(HttpEngine(server.url)).recognize(recordings(1.0), DecodingOptions(min_tokens=3))
     with pytest.raises(ModelError, match="vllm serve"):
         HttpEngine("http://127.0.0.1:9")
     server.broken = "empty"
@@ -285,7 +290,8 @@ class FakeLlm:
     def generate(self, requests, sampling, use_tqdm):
         self.calls.append((requests, sampling, use_tqdm))
         chance = SimpleNamespace(logprob=float(np.log(0.5)), decoded_token="你")
-        output = SimpleNamespace(text="你 ", token_ids=[7], logprobs=[{7: chance}])
+        end = {9: SimpleNamespace(logprob=-0.01, decoded_token="")}
+        output = SimpleNamespace(text="你 ", token_ids=[7, 9], logprobs=[{7: chance}, end], finish_reason="stop")
         return [SimpleNamespace(outputs=[output]) for _ in requests]
 
 
@@ -313,6 +319,22 @@ def test_the_engine_in_this_process(fake, root):
     assert (one.text, two.text) == ("你", "你")
     assert one.confidence == pytest.approx(0.5)
     assert [w.text for w in one.words] == ["你"]
+
+
+def test_one_bad_piece_costs_no_other_in_process(fake, monkeypatch):
+    engine = OfflineEngine("folder")
+    generate = engine.model.generate
+
+    def picky(requests, sampling, use_tqdm):
+        if any(len(r["multi_modal_data"]["audio"][0]) > 40000 for r in requests):
+            raise ValueError("too long")
+        return generate(requests, sampling, use_tqdm)
+
+    monkeypatch.setattr(engine.model, "generate", picky)
+    one, two = VllmRecognizer(engine).recognize(recordings(1.0, 3.0), DecodingOptions(min_tokens=30))
+    assert one.text == "你"
+    assert "too long" in str(two.error)
+    assert FakeLlm.made.calls[-1][1][0]["min_tokens"] == 12, "not above the limit of a short piece"
 
 
 def test_the_prompt_is_that_of_the_published_model(fake):

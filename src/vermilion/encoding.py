@@ -147,7 +147,7 @@ class AcousticFront:
     ) -> list[R | ModelError]:
         try:
             return list(work(batch, *self.encode_all(batch)))
-        except (RuntimeError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
+        except (ModelError, RuntimeError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
             reason = str(error) or type(error).__name__  # torch reports exhausted memory as RuntimeError
         if len(batch) > 1:  # outside the except block: its traceback would keep the failed batch's tensors alive
             return [r for u in batch for r in self._attempt([u], work)]

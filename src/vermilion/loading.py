@@ -236,7 +236,8 @@ class Builder:
                     "FireRedASR2-LLM is not present in vLLM's layout: make it with "
                     "`vermilion convert FireRedASR2-LLM --to vllm`, or name a server with --vllm-url"
                 )
-            engine = OfflineEngine(path, precision=precision, gpus=llm.gpus, context=llm.context)
+            own = precision if precision in ("bfloat16", "float16") else "auto"  # float32 is the default of CPUs
+            engine = OfflineEngine(path, precision=own, gpus=llm.gpus, context=llm.context)
         runtime = Runtime.of(self.options.device, precision)
         return VllmRecognizer(engine, load_aligner(aed, runtime, None) if aed is not None else None)
 

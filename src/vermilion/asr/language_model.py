@@ -24,6 +24,7 @@ LORA_ALPHA = 16
 LORA_PREFIX = "llm.base_model.model."
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.05, "int4": 0.6}
 """of a weight, scales included"""
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 STRANGERS = "they do not belong together; `vermilion pull FireRedASR2-LLM` fetches both"
 INSTALL = 'FireRedASR2-LLM needs another package: pip install "vermilion[llm]"'
 
@@ -155,7 +156,7 @@ class RunningText:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, in this order."""
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)  # each layer's on its own device
         self.mask, self.positions = self.mask[rows], self.positions[rows]
 
 
@@ -242,9 +243,11 @@ def load_language_model(
     _check_vocabulary(folder, vocabulary, config)
     needed = memory_needed(config, weights, runtime.precision)
     if device_map is None:
-        require_memory(needed, runtime.device)
+        _require_room(config, weights, runtime, needed)
     with _loading(folder, needed):
         network = _read(folder, runtime, weights, device_map)
+        if any(parameter.is_meta for parameter in network.parameters()):
+            raise ModelError(_too_large(needed, "the devices of the map cannot hold it: some layers found no place"))
         if lora is not None:
             _apply(network, lora, merge_lora)
         network = _in_form(network, runtime, weights, device_map)
@@ -267,6 +270,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("model_type") != "qwen2":
         kind = config.get("model_type") if isinstance(config, dict) else None
         raise CheckpointError(f"{file} describes a model of type {kind!r}; FireRedASR2-LLM needs qwen2")
+    wrong = [name for name in SIZES if not isinstance(config.get(name), int) or config[name] < 1]
+    if wrong:
+        raise CheckpointError(f"{file} lacks the sizes {', '.join(wrong)}")
     return config
 
 
@@ -336,6 +342,21 @@ def require_memory(needed: int, device: torch.device) -> None:
         return
     if needed > free:
         raise ModelError(_too_large(needed, f"{free / 1e9:.1f} GB are free on {device}"))
+
+
+def _require_room(config: Mapping[str, Any], weights: Weights, runtime: Runtime, needed: int) -> None:
+    """Room for the result, and for what is read before it is converted.
+
+    Raises:
+        ModelError: less is free than needed.
+    """
+    import torch
+
+    require_memory(needed, runtime.device)
+    if weights != "full" or runtime.precision == "int8":
+        stored = str(config.get("torch_dtype") or config.get("dtype") or "float32")
+        read = runtime.precision if weights != "full" else stored if stored in BYTES else "float32"
+        require_memory(memory_needed(config, "full", read), torch.device("cpu"))
 
 
 def _free_memory() -> int | None:

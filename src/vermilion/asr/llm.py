@@ -105,6 +105,7 @@ class LlmRecognizer:
         """
         from vermilion.audio import FeatureExtractor
 
+        prompt_text(context)  # refused before anything large is read
         path = require_files(folder, ["cmvn.ark", QWEN])
         runtime = Runtime.of(device, precision)
         encoder, own = read_parts(path)
@@ -226,7 +227,8 @@ class LlmRecognizer:
         words: list[Word] = []
         if self.aligner is not None and posterior is not None and best.text:
             timed = self.aligner.words(best.text, posterior, utterance.duration) or []
-            words = with_confidences(timed, best.text, self._bytes(found[0]))
+            written = self.model.vocabulary.text(found[0].ids).lower()
+            words = with_confidences(timed, written, self._bytes(found[0]))
         return Recognition(best.text, best.confidence, best.tokens, words, alternatives, model=self.name)
 
     def _reading(self, hypothesis: BeamHypothesis) -> Hypothesis:
@@ -263,7 +265,7 @@ def with_confidences(words: list[Word], text: str, tokens: list[tuple[int, float
 
     Args:
         words: of the text, in order, as they stand in it.
-        text: what the tokens wrote.
+        text: what the tokens wrote, blanks at its ends included.
         tokens: UTF-8 bytes and probability of each.
 
     Returns:
@@ -273,13 +275,12 @@ def with_confidences(words: list[Word], text: str, tokens: list[tuple[int, float
     for size, chance in tokens:
         edges.append((position, position + size, chance))
         position += size
-    if position < len(text.encode()):
+    if position != len(text.encode()):
         return words
-    lead = position - len(text.encode())  # blanks in front that the text has lost
     found, at = [], 0
     for word in words:
         at = max(at, text.find(word.text, at))
-        first = lead + len(text[:at].encode())
+        first = len(text[:at].encode())
         last = first + len(word.text.encode())
         at += len(word.text)
         chances = [chance for a, b, chance in edges if a < last and b > first]

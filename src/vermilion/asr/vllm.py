@@ -134,26 +134,35 @@ class OfflineEngine:
 
     def answer(self, pieces: Sequence[NDArray[np.float32]], options: DecodingOptions) -> list[Answer | ModelError]:
         """Generate for all pieces; vLLM forms the batches."""
-        requests = [{"prompt": self.prompt, "multi_modal_data": {"audio": (samples, 16000)}} for samples in pieces]
-        sampling = [
-            self._sampling(
-                temperature=0.0,
-                max_tokens=token_limit(samples, options),
-                min_tokens=options.min_tokens,
-                repetition_penalty=options.repetition_penalty,
-                logprobs=0,
-            )
-            for samples in pieces
-        ]
         try:
-            found = self.model.generate(requests, sampling, use_tqdm=False)
+            found = self.model.generate(
+                [self._request(samples) for samples in pieces],
+                [self._sampled(samples, options) for samples in pieces],
+                use_tqdm=False,
+            )
         except (RuntimeError, ValueError) as error:
-            return [ModelError(f"vLLM failed: {error}") for _ in pieces]
+            if len(pieces) == 1:
+                return [ModelError(f"vLLM failed: {error}")]
+            return [answer for piece in pieces for answer in self.answer([piece], options)]
         return [self._answer(output.outputs[0]) for output in found]
+
+    def _request(self, samples: NDArray[np.float32]) -> dict[str, Any]:
+        return {"prompt": self.prompt, "multi_modal_data": {"audio": (samples, 16000)}}
+
+    def _sampled(self, samples: NDArray[np.float32], options: DecodingOptions) -> Any:
+        limit = token_limit(samples, options)
+        return self._sampling(
+            temperature=0.0,
+            max_tokens=limit,
+            min_tokens=min(options.min_tokens, limit),
+            repetition_penalty=options.repetition_penalty,
+            logprobs=0,
+        )
 
     def _answer(self, output: Any) -> Answer:
         tokens = []
-        for i, chances in zip(output.token_ids, output.logprobs or [], strict=False):
+        written = output.token_ids[:-1] if output.finish_reason == "stop" else output.token_ids  # the last one ends it
+        for i, chances in zip(written, output.logprobs or [], strict=False):
             chance = chances[i]
             tokens.append(Token(i, chance.decoded_token or "", float(np.exp(chance.logprob))))
         return Answer(output.text, tokens)
@@ -175,8 +184,7 @@ class HttpEngine:
             OptionsError: the address is none.
         """
         httpx = _client_library()
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise OptionsError(f"{url!r} is not the address of a server, such as http://127.0.0.1:8000")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -188,7 +196,13 @@ class HttpEngine:
             raise ModelError(f"the server at {self.url} serves no model") from error
 
     def answer(self, pieces: Sequence[NDArray[np.float32]], options: DecodingOptions) -> list[Answer | ModelError]:
-        """Send all pieces at once; the server forms the batches."""
+        """Send all pieces at once; the server forms the batches.
+
+        Raises:
+            OptionsError: a fewest number of tokens, which the interface does not know.
+        """
+        if options.min_tokens:
+            raise OptionsError("a vLLM server takes no min_tokens: leave it at 0")
 
         def send(samples: NDArray[np.float32]) -> Answer | ModelError:
             try:
@@ -236,6 +250,14 @@ class HttpEngine:
             return response.json()
         except ValueError as error:
             raise ModelError(f"the vLLM server at {self.url} sent no JSON") from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False
 
 
 def _client_library() -> Any:

@@ -42,6 +42,7 @@ def write_vllm(folder: Path, target: Path | None = None, dtype: str | None = Non
     base = target or folder.resolve().with_name(folder.resolve().name + SUFFIX)
     encoder, own = read_parts(folder)
     config = read_config(folder / QWEN)
+    Vocabulary.from_folder(folder / QWEN, AUDIO)  # refused before anything large is written
     speech = {k: v for k, v in encoder.state.items() if k.startswith("encoder.") and not k.endswith("encoding.pe")}
     speech |= {k: v for k, v in own.state.items() if k.startswith("encoder_projector.")}
     try:
@@ -54,9 +55,9 @@ def write_vllm(folder: Path, target: Path | None = None, dtype: str | None = Non
         rate = int(own.args.get("encoder_downsample_rate", 2))
         _write_json(base / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
         _write_json(base / "config.json", _config(config, sizes, rate, dtype))
-        _write_json(base / "preprocessor_config.json", _preprocessor(folder, rate))
         _write_json(base / "generation_config.json", _generation(folder / QWEN))
         _write_tokenizer(folder / QWEN, base)
+        _write_json(base / "preprocessor_config.json", _preprocessor(folder, rate))  # the last: the folder is complete
     except OSError as error:
         raise CheckpointError(f"cannot write {base}: {error}") from error
     weights = [base / name for name in sorted(set(index.values()))]

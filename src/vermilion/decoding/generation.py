@@ -136,13 +136,15 @@ def generate(
         chances = raw.flatten(1).gather(1, flat.gather(1, chosen)).exp()
         index = torch.tensor(rows, device=device)
         history.add(index, tokens, parents, chances)
-        looped = _loops(history, rows, step) if stop_loops and step % LOOP_CHECK == 0 else [False] * len(rows)
+        ended = any(step >= utterances[i].limit for i in rows)
+        look = stop_loops and (step % LOOP_CHECK == 0 or ended)
+        looped = _loops(history, rows, step) if look else [False] * len(rows)
         for at, i in enumerate(rows):
             if done[at] or looped[at] or step >= utterances[i].limit:
                 if not done[at]:
                     for row, score in enumerate(scores[at].tolist()):
                         utterances[i].close(_Closed(score / norm, step, row, False), beams)
-                results[i] = _result(history, i, utterances[i], options.nbest, looped[at])
+                results[i] = _result(history, i, utterances[i], options.nbest, looped[at] and not done[at])
         kept = [at for at, i in enumerate(rows) if results[i] is None]
         if not kept:
             return [r for r in results if r is not None]

@@ -215,6 +215,7 @@ def replace_linears(
         bias = cast(Tensor | None, child.bias)
         new = make(weight.flatten(1), bias.detach() if bias is not None else None)  # a pointwise weight is (out, in, 1)
         setattr(parent, name, new)
+        cast(Any, child).weight = None  # the list of places still holds the layer
         release(weight)
 
     places = [
