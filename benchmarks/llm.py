@@ -56,7 +56,9 @@ def write_language_model(folder: Path) -> None:
         if size > SHARD or i == len(shapes) - 1:
             write_safetensors(folder / name, shard, {"format": "pt"})
             shard, size, number = {}, 0, number + 1
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}), encoding="utf8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index}), encoding="utf8"
+    )
 
 
 def write(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
@@ -224,9 +225,10 @@ class Pipeline:
         Yields:
             One transcript or failure per recording, in their order.
         """
-        report = progress or _ignore
+        report = _one_at_a_time(progress) if progress is not None else _ignore
         pending: list[Job | Failure] = []
-        segmented = windows(self._units(recordings, pending, report), self.options.window_seconds)
+        stopped = Event()
+        segmented = windows(self._units(recordings, pending, report, stopped), self.options.window_seconds)
         try:
             with ahead(segmented) as ready:  # decoding and voice activity of the next window run beside the networks
                 for window in ready:
@@ -234,6 +236,7 @@ class Pipeline:
                     yield from self._finished(pending, report)
             yield from self._finished(pending, report)
         finally:
+            stopped.set()
             for job in pending:
                 if isinstance(job, Job):
                     job.close()
@@ -241,10 +244,12 @@ class Pipeline:
     # ---- front: recordings → segments
 
     def _units(
-        self, recordings: Iterable[AudioInput], pending: list[Job | Failure], report: ProgressCallback
+        self, recordings: Iterable[AudioInput], pending: list[Job | Failure], report: ProgressCallback, stopped: Event
     ) -> Iterator[tuple[Unit | None, float]]:
         """Open and segment recordings one by one; a recording without segments counts as an empty unit."""
         for source in recordings:
+            if stopped.is_set():  # the caller has gone
+                return
             job = self._open(source, report)
             if isinstance(job, Job):
                 job.waiting = len(job.units)
@@ -436,6 +441,17 @@ class Pipeline:
                 '(pip install "vermilion[starter]" adds a recogniser for other languages)'
             )
         return found
+
+
+def _one_at_a_time(callback: ProgressCallback) -> ProgressCallback:
+    """Segmentation runs ahead in a thread of its own; a callback is never entered twice."""
+    lock = Lock()
+
+    def report(step: Progress) -> None:
+        with lock:
+            callback(step)
+
+    return report
 
 
 def _ignore(_: Progress) -> None:

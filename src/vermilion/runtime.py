@@ -86,11 +86,20 @@ class Runtime:
         from vermilion.nn.packed import PackedLinear, float_packing_available, pack_int8, replace_linears
 
         network = network.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cuda" and self.precision == "float32":
+            _use_whole_float32()
         if self.precision == "int8":
             pack_int8(network, release, usable_cores())
         elif self.device.type == "cpu" and float_packing_available(self.dtype):
             replace_linears(network, PackedLinear, release, usable_cores())
         return network
+
+
+def _use_whole_float32() -> None:
+    """Convolutions on newer GPUs would drop to 10 bits of mantissa; products do not unless they are told to."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _converted(parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
@@ -103,7 +112,9 @@ def _best_precision(device: torch.device) -> str:
     import torch
 
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        # torch would call emulated bfloat16 supported, which is slow
+        recent = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bfloat16" if recent else "float16"
     flags: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch: unknown, so float32
     native = device.type == "cpu" and (flags.get("avx512_bf16") or flags.get("amx_bf16"))
     return "bfloat16" if native else "float32"

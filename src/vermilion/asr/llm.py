@@ -299,7 +299,7 @@ def read_parts(folder: Path) -> tuple[Checkpoint, Checkpoint]:
     encoder, own = read_checkpoint(folder, ENCODER_FILE), read_checkpoint(folder)
     newer = {key: tensor for key, tensor in own.state.items() if key.startswith("encoder.")}
     path = own.path if newer else encoder.path
-    return Checkpoint(path, encoder.args, {**encoder.state, **newer}), own
+    return Checkpoint(path, encoder.args, {**encoder.state, **newer}, (encoder.path, own.path)), own
 
 
 def lora_of(checkpoint: Checkpoint) -> Lora | None:

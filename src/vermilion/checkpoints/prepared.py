@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,8 @@ def _place(checkpoint: Checkpoint, part: str, runtime: Runtime) -> Path | None:
 
 
 def _source(checkpoint: Checkpoint) -> str:
-    stat = checkpoint.path.stat()
-    return json.dumps([_FORMAT, checkpoint.path.name, stat.st_size, stat.st_mtime_ns])
+    stats = [(path.name, path.stat()) for path in checkpoint.parts or (checkpoint.path,)]
+    return json.dumps([_FORMAT, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)])
 
 
 def _read(place: Path, checkpoint: Checkpoint) -> dict[str, Tensor] | None:
@@ -122,19 +123,22 @@ def _read(place: Path, checkpoint: Checkpoint) -> dict[str, Tensor] | None:
 
 def _write(place: Path, network: nn.Module, checkpoint: Checkpoint) -> None:
     """Keep a prepared network; where nothing can be written the model works all the same."""
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)  # containers share process numbers
+        os.close(handle)
     except OSError as error:
         log.info("prepared weights are not kept beside %s: %s", checkpoint.path, error)
         return
+    temporary = Path(name)
     try:
         write_safetensors(temporary, network.state_dict(), {"format": "pt", "source": _source(checkpoint)})
         temporary.replace(place)
     except OSError as error:
         log.info("prepared weights are not kept beside %s: %s", checkpoint.path, error)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class PageReleaser:

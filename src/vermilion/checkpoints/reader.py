@@ -29,6 +29,8 @@ class Checkpoint:
     args: dict[str, Any]
     """hyper-parameters, as the training script stored them"""
     state: dict[str, torch.Tensor]
+    parts: tuple[Path, ...] = ()
+    """files that it was put together from, where there are several"""
 
     def arg(self, name: str) -> Any:
         """Return a hyper-parameter or say which one the file lacks."""

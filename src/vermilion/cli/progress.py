@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from vermilion.cli.console import Terminal
@@ -54,6 +55,7 @@ class Meter:
 
     def __init__(self, items: Sequence[Item], terminal: Terminal) -> None:
         """Take the recordings in the order in which the pipeline will consume them."""
+        self._lock = Lock()  # steps come from two threads
         self.items = items
         self.terminal = terminal
         self.tally = Tally(items)
@@ -95,11 +97,16 @@ class Meter:
 
     def finish(self, index: int) -> None:
         """Count a recording as done, however it ended."""
-        self.tally.finished[index] = self.tally.totals.setdefault(index, 0.0)
-        self._draw("")
+        with self._lock:
+            self.tally.finished[index] = self.tally.totals.setdefault(index, 0.0)
+            self._draw("")
 
     def __call__(self, progress: Progress) -> None:
         """Take a step of the pipeline."""
+        with self._lock:
+            self._take(progress)
+
+    def _take(self, progress: Progress) -> None:
         if progress.stage == "open":
             self.tally.totals[self._current] = progress.total
             self._active.setdefault(progress.source, []).append(self._current)

@@ -143,7 +143,9 @@ def _check(
     right = [text.accept(p, s, score.eos) for text, p, s in zip(texts, predicted, scores, strict=True)]
     # the newest token and the right proposals stay; the slots of the others are never looked at again
     kept = torch.arange(width, device=device) <= torch.tensor(right, device=device)[:, None]
-    return torch.cat([seen, kept], dim=1)
+    most = max(right) + 1
+    state.used -= width - most  # what no text accepted is overwritten by the next pass
+    return torch.cat([seen, kept[:, :most]], dim=1)
 
 
 def _hypothesis(text: _Text, options: DecodingOptions) -> BeamHypothesis:

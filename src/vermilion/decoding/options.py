@@ -55,6 +55,10 @@ class DecodingOptions:
             raise OptionsError(
                 f"the search {self.search!r} has one hypothesis: nbest must be 1, or search beam or rescore"
             )
+        if self.max_tokens and self.search in ("rescore", "ctc"):
+            raise OptionsError(
+                f"the search {self.search!r} takes the CTC head's texts as they are: max_tokens must be 0"
+            )
         if self.max_tokens < 0:
             raise OptionsError(f"max_tokens must not be negative, got {self.max_tokens}")
         if self.min_tokens < 0 or (self.max_tokens and self.min_tokens > self.max_tokens):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from vermilion.audio import FeatureExtractor, describe
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary, require_files
 from vermilion.decoding.options import DecodingOptions
 from vermilion.encoding import (
+    NOT_FINITE,
     AcousticFront,
     Utterance,
+    check_finite,
     load_decoder,
     load_encoder,
     read_utterances,
@@ -110,12 +113,15 @@ class LanguageIdentifier:
     def _decode(self, encoded: Tensor, lengths: Tensor, options: DecodingOptions) -> list[LanguageResult]:
         from vermilion.decoding.beam import beam_search
 
+        check_finite(encoded, lengths)
         # the limit of two tokens also holds for a recording of a single encoder frame
         steps = [LABEL_TOKENS] * len(lengths)
         found = beam_search(
             self.decoder, encoded, lengths, options, sos=self.sos, eos=self.eos, forbidden=self._forbidden,
             max_steps=steps,
         )  # fmt: skip
+        if not all(math.isfinite(h.confidence) for hypotheses in found for h in hypotheses):
+            raise RuntimeError(f"the decoder's scores are not finite ({NOT_FINITE})")
         results = []
         for hypotheses in found:
             ranked = [self._result(h.ids, h.confidence) for h in hypotheses]

@@ -140,8 +140,8 @@ class FeedForward(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def _table(rows: int, d_model: int) -> Tensor:
-    return sinusoids(0, rows, d_model, step=1)
+def _table(rows: int, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return sinusoids(0, rows, d_model, step=1).to(device, dtype)
 
 
 class DecoderLayer(nn.Module):
@@ -238,7 +238,8 @@ class TransformerDecoder(Fusable):
 
     def _embed(self, tokens: Tensor, positions: Tensor, most: int) -> Tensor:
         weight = self.tgt_word_emb.weight
-        table = _table(max(64, 1 << most.bit_length()), self.config.d_model).to(weight)  # no limit on the length
+        rows = max(64, 1 << most.bit_length())  # no limit on the length
+        table = _table(rows, self.config.d_model, weight.device, weight.dtype)
         embedded: Tensor = self.tgt_word_emb(tokens) * math.sqrt(self.config.d_model) + table[positions]
         return embedded
 

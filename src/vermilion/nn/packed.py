@@ -8,8 +8,9 @@ depends on what else is in the batch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _PACK_ROWS = 128
 """rows that the layout is chosen for; measured to serve 3 rows as well as 1,000"""
 _SMALL = 1 << 16
+MOST_WORKERS = 4
+"""layers that are held twice while they are packed"""
 _LEVELS = 127
 """largest weight of the int8 form"""
 
@@ -106,10 +109,19 @@ def _peaks(x: Tensor) -> Tensor:
 
 def _packed_int8(weight: Tensor, scale: Tensor) -> Any:
     zeros = torch.zeros(len(scale), dtype=torch.long)
+    quantised = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+    return torch.ops.quantized.linear_prepack(quantised, None)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Torch announces a successor of its int8 interface that has no kernel for few rows.
+
+    Entered by one thread around all work of others: the filters belong to the process.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces a successor of this API that has no kernel for few rows
-        quantised = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
-        return torch.ops.quantized.linear_prepack(quantised, None)
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _int8_kernel() -> Callable[..., Tensor]:
@@ -125,7 +137,8 @@ def _activation_levels() -> int:
         OptionsError: this build of torch has no int8 kernel for this CPU.
     """
     try:
-        weight = _packed_int8(torch.full((32, 64), _LEVELS, dtype=torch.int8), torch.ones(32))
+        with _quietly():
+            weight = _packed_int8(torch.full((32, 64), _LEVELS, dtype=torch.int8), torch.ones(32))
         found = float(_int8_kernel()(torch.full((4, 64), 127.0), 1.0, 128, weight)[0, 0])
     except (RuntimeError, NotImplementedError, AttributeError) as error:
         raise OptionsError(f"int8 cannot run on this machine ({error}); choose float32 or bfloat16") from error
@@ -230,11 +243,12 @@ def replace_linears(
 def pack_int8(network: nn.Module, release: Callable[[Tensor], None] = lambda _: None, workers: int = 1) -> None:
     """Make all int8 layers of a network ready to run."""
     layers = [module for module in network.modules() if isinstance(module, Int8Linear)]
-    _each(lambda layer: release(layer.pack()), layers, workers)
+    with _quietly():
+        _each(lambda layer: release(layer.pack()), layers, workers)
 
 
 def _each(work: Callable[[T], None], items: Sequence[T], workers: int) -> None:
-    with ThreadPoolExecutor(max(1, workers)) as pool:  # packing runs outside the interpreter's lock
+    with ThreadPoolExecutor(min(max(1, workers), MOST_WORKERS)) as pool:  # packing runs outside the interpreter's lock
         for _ in pool.map(work, items):
             pass
 
