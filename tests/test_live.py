@@ -1,6 +1,7 @@
 """Live sessions: the order of events, equal finals, stable partials, memory, failures."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -352,6 +353,21 @@ def test_memory_of_an_endless_stream_is_bounded():
         kept.append(np.full(700, i, np.float32))
     assert np.array_equal(kept.slice(kept.total - 1400, kept.total), np.repeat([98, 99], 700).astype(np.float32))
     assert len(kept.slice(0, kept.total)) <= 32000
+
+
+def test_a_broken_notify_stops_nobody(caplog):
+    def broken():
+        raise RuntimeError("owner's fault")
+
+    with transcriber(background=True) as live:
+        one, two = live.session(notify=broken), live.session()
+        samples, events = talk(0.3, 2.0, 0.8), []
+        for start in range(0, len(samples), 1600):
+            events += one.accept(samples[start : start + 1600])
+            time.sleep(0.005)
+        events += one.finish()
+        assert any(isinstance(e, Final) and e.text for e in events)
+        assert any(isinstance(e, Final) for e in play(two, samples))
 
 
 def test_closed_sessions_and_transcribers():

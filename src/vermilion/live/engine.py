@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.assembly import as_error
-from vermilion.errors import VermilionError
+from vermilion.errors import ModelError, VermilionError
 from vermilion.transcript import Failure, Transcript
 
 if TYPE_CHECKING:
     from vermilion.live.drafts import Drafter
     from vermilion.pipeline import Pipeline
 
+log = logging.getLogger(__name__)
 FINAL_SECONDS = 160.0
 """audio of finals that are decoded together"""
 DRAFT_SECONDS = 60.0
@@ -195,6 +197,8 @@ class LiveEngine:
         began = time.monotonic()
         try:
             results = list(self.pipeline.transcribe_many([(job.samples, 16000) for job in jobs]))
+            if len(results) != len(jobs):
+                raise ModelError(f"the pipeline gave {len(results)} transcripts for {len(jobs)} utterances")
         except Exception as error:  # noqa: BLE001 - the seam where foreign code of any kind plugs in
             if len(jobs) > 1:
                 for job in jobs:
@@ -217,4 +221,7 @@ class LiveEngine:
             texts = [""] * len(jobs)
         now, total = time.monotonic(), sum(len(job.samples) for job in jobs) or 1
         for job, text in zip(jobs, texts, strict=True):
-            job.tell(Draft(text, now, (now - began) * len(job.samples) / total))
+            try:
+                job.tell(Draft(text, now, (now - began) * len(job.samples) / total))
+            except Exception:  # what a session's `notify` raises is its owner's; others must go on
+                log.exception("a live session's notify failed")

@@ -298,7 +298,8 @@ class LiveSession:
     def _final(self, utterance: _Utterance, decoded: Decoded) -> Final:
         start, end, result = utterance.start / RATE, utterance.end / RATE, decoded.result
         delay = max(0.0, decoded.ready - self._arrived(utterance.end))
-        self._timings.cost += decoded.cost
+        with self._lock:
+            self._timings.cost += decoded.cost
         self._timings.utterances += 1
         self._timings.final_delays.append(delay)
         if isinstance(result, Failure):
