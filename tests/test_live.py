@@ -355,6 +355,35 @@ def test_memory_of_an_endless_stream_is_bounded():
     assert len(kept.slice(0, kept.total)) <= 32000
 
 
+def test_an_utterance_can_be_cut_by_hand_and_nothing_is_lost():
+    live = transcriber()
+    session = live.session()
+    samples = talk(0.3, 3.0, 1.0)
+    events = session.accept(samples[:32000]) + session.cut() + session.cut()
+    events += session.accept(samples[32000:]) + session.finish()
+    check_order(events, len(samples) / RATE)
+    finals = [e for e in events if isinstance(e, Final)]
+    assert len(finals) == 2
+    assert abs(finals[0].end - 2.0) < 0.05
+    assert abs(finals[1].start - 2.0) < 0.05
+    assert 3.3 <= finals[1].end < 3.6
+    silent = live.session()
+    assert silent.accept(np.zeros(16000, np.float32)) + silent.cut() + silent.finish() == []
+
+
+def test_a_session_may_know_its_language():
+    class Saying(Counting):
+        uses_language = True
+
+        def recognize(self, recordings, options, /, languages=None):
+            assert languages == ["fr"] * len(recordings)
+            return super().recognize(recordings, options)
+
+    live = transcriber(Saying())
+    finals = [e for e in play(live.session(language="fr"), talk(0.3, 2.0, 0.8)) if isinstance(e, Final)]
+    assert [(f.language, f.failure) for f in finals] == [("fr", None)]
+
+
 def test_a_broken_notify_stops_nobody(caplog):
     def broken():
         raise RuntimeError("owner's fault")

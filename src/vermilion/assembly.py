@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +41,8 @@ class Unit:
     recognition: Recognition | None = None
     sentences: list[Sentence] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    restored: bool = False
+    """an earlier run finished it"""
 
     def audio(self) -> tuple[NDArray[Any], int]:
         """Samples of the segment and their rate."""
@@ -59,6 +61,8 @@ class Job:
     utterance_id: str
     recordings: list[Recording]
     duration: float
+    language: str | None = None
+    """known language of its speech; None = to be identified"""
     detections: list[VadResult] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
@@ -127,6 +131,40 @@ def whole(recording: Recording, max_seconds: float) -> list[Span]:
 def events_of(result: EventResult) -> list[Event]:
     """Flatten the spans of all events."""
     return [Event(label, s.start, s.end) for label, spans in result.spans.items() for s in spans]
+
+
+def unit_state(unit: Unit) -> dict[str, Any] | None:
+    """A finished segment as plain values, so that a later run need not do it again; None if something failed in it."""
+    if any(f.span == unit.span and f.source == unit.recording.name for f in unit.job.failures):
+        return None
+    known = unit.language
+    heard = unit.recognition
+    return {
+        "channel": unit.recording.channel,
+        "start": unit.span.start,
+        "end": unit.span.end,
+        "language": [known.language, known.dialect, known.confidence] if known is not None else None,
+        "recognition": [heard.text, heard.confidence, heard.language, heard.model] if heard is not None else None,
+        "sentences": [asdict(s) for s in unit.sentences],
+        "flags": list(unit.flags),
+    }
+
+
+def restore_units(job: Job, states: Sequence[dict[str, Any]]) -> None:
+    """Give segments what `unit_state` kept of them; they need no `advance` any more."""
+    kept = {(s["channel"], s["start"], s["end"]): s for s in states}
+    for unit in job.units:
+        state = kept.get((unit.recording.channel, unit.span.start, unit.span.end))
+        if state is None:
+            continue
+        unit.language = LanguageResult(*state["language"]) if state["language"] is not None else None
+        if state["recognition"] is not None:
+            text, confidence, language, model = state["recognition"]
+            unit.recognition = Recognition(text, confidence, language=language, model=model)
+        unit.sentences = [Sentence(**{**s, "words": [Word(**w) for w in s["words"]]}) for s in state["sentences"]]
+        unit.flags = list(state["flags"])
+        unit.restored = True
+        job.waiting -= 1
 
 
 def placed(unit: Unit) -> list[Sentence]:

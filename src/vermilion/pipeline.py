@@ -241,6 +241,42 @@ class Pipeline:
                 if isinstance(job, Job):
                     job.close()
 
+    # ---- the same in steps, for schedulers of their own (the server's)
+
+    def segment(self, name: str, recordings: list[Recording], *, language: str | None = None) -> Job:
+        """Find the segments of a recording.
+
+        Args:
+            name: what the transcript calls it.
+            recordings: its channels, or its mix; closed with the job.
+            language: of its speech where the caller knows it.
+
+        Returns:
+            The recording on its way: run its `units` by `advance`, in any order and mixed with others, then `finish`.
+
+        Raises:
+            ModelError: voice activity detection failed.
+        """
+        duration = max((r.duration for r in recordings), default=0.0)
+        job = Job(name, utterance_id(name), recordings, duration, language or self.options.language)
+        try:
+            for recording in recordings:
+                self._segment(job, recording)
+        except VermilionError:
+            job.close()
+            raise
+        job.waiting = len(job.units)
+        return job
+
+    def advance(self, units: list[Unit]) -> None:
+        """Identify, recognise and punctuate segments; what fails is noted on their jobs."""
+        self._run(units, _ignore)
+
+    def finish(self, job: Job) -> Transcript:
+        """Give the transcript of a recording whose units are through, and its memory back."""
+        job.close()
+        return self._transcript(job)
+
     # ---- front: recordings → segments
 
     def _units(
@@ -251,8 +287,6 @@ class Pipeline:
             if stopped.is_set():  # the caller has gone
                 return
             job = self._open(source, report)
-            if isinstance(job, Job):
-                job.waiting = len(job.units)
             pending.append(job)  # complete: the other thread may look at it at once
             if isinstance(job, Failure):
                 report(Progress(job.source, "failed", 0.0, 0.0))
@@ -271,15 +305,13 @@ class Pipeline:
             recordings = open_recordings(source, channels=self.options.channels, max_seconds=self.options.max_seconds)
         except VermilionError as error:
             return Failure(name, error, "audio")
-        job = Job(name, utterance_id(name), recordings, max((r.duration for r in recordings), default=0.0))
-        report(Progress(name, "open", 0.0, job.duration))
+        duration = max((r.duration for r in recordings), default=0.0)
+        report(Progress(name, "open", 0.0, duration))
         try:
-            for recording in recordings:
-                self._segment(job, recording)
+            job = self.segment(name, recordings)
         except VermilionError as error:
-            job.close()
             return Failure(name, error, "vad")
-        report(Progress(name, "vad", 0.0, job.duration))
+        report(Progress(name, "vad", 0.0, duration))
         return job
 
     def _segment(self, job: Job, recording: Recording) -> None:
@@ -318,14 +350,15 @@ class Pipeline:
         return [[units[i] for i in batch] for batch in pack(lengths, self.options.batch_seconds)]
 
     def _identify(self, units: list[Unit]) -> None:
-        if self.options.language is not None:
-            language, _, dialect = self.options.language.partition(" ")
-            for unit in units:
+        unknown = [unit for unit in units if unit.job.language is None]
+        for unit in units:
+            if unit.job.language is not None:
+                language, _, dialect = unit.job.language.partition(" ")
                 unit.language = LanguageResult(language, dialect or None, 1.0)
-        elif self.identifier is not None:
+        if self.identifier is not None and unknown:
             identify = self.identifier.identify
-            results = isolated(lambda share: identify([u.audio() for u in share]), units, "lid")
-            for unit, result in zip(units, results, strict=True):
+            results = isolated(lambda share: identify([u.audio() for u in share]), unknown, "lid")
+            for unit, result in zip(unknown, results, strict=True):
                 unit.language = result if isinstance(result, LanguageResult) and result.language else None
 
     def _routes(self, units: list[Unit]) -> list[tuple[Recognizer, list[Unit]]]:
@@ -396,9 +429,8 @@ class Pipeline:
             if isinstance(job, Failure):
                 yield job
                 continue
-            job.close()
             report(Progress(job.source, "done", job.duration, job.duration))
-            yield self._transcript(job)
+            yield self.finish(job)
 
     def _transcript(self, job: Job) -> Transcript:
         units = sorted(job.units, key=lambda u: (u.span.start, u.recording.channel or 0))

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.assembly import as_error
-from vermilion.errors import ModelError, VermilionError
+from vermilion.audio import Recording
+from vermilion.errors import VermilionError
 from vermilion.transcript import Failure, Transcript
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Decoded:
 class _Final:
     samples: NDArray[np.float32]
     done: Future[Decoded]
+    language: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -100,9 +102,9 @@ class LiveEngine:
         """seconds that a final takes, as of late"""
         self._thread: threading.Thread | None = None
 
-    def final(self, samples: NDArray[np.float32]) -> Future[Decoded]:
-        """Ask for the transcript of an utterance; may be cancelled until it runs."""
-        job = _Final(samples, Future())
+    def final(self, samples: NDArray[np.float32], language: str | None = None) -> Future[Decoded]:
+        """Ask for the transcript of an utterance, in a known language or none; may be cancelled until it runs."""
+        job = _Final(samples, Future(), language)
         with self._changed:
             self._finals.append(job)
             self._wake()
@@ -196,9 +198,7 @@ class LiveEngine:
     def _run_finals(self, jobs: list[_Final]) -> None:
         began = time.monotonic()
         try:
-            results = list(self.pipeline.transcribe_many([(job.samples, 16000) for job in jobs]))
-            if len(results) != len(jobs):
-                raise ModelError(f"the pipeline gave {len(results)} transcripts for {len(jobs)} utterances")
+            results = self._transcripts(jobs)
         except Exception as error:  # noqa: BLE001 - the seam where foreign code of any kind plugs in
             if len(jobs) > 1:
                 for job in jobs:
@@ -210,6 +210,13 @@ class LiveEngine:
         self.final_cost = MEMORY * self.final_cost + (1 - MEMORY) * newest if self.final_cost else newest
         for job, result in zip(jobs, results, strict=True):
             job.done.set_result(Decoded(result, now, (now - began) * job.seconds / total))
+
+    def _transcripts(self, jobs: list[_Final]) -> list[Transcript | Failure]:
+        opened = [
+            self.pipeline.segment("live", [Recording("live", job.samples)], language=job.language) for job in jobs
+        ]
+        self.pipeline.advance([unit for job in opened for unit in job.units])
+        return [self.pipeline.finish(job) for job in opened]
 
     def _run_drafts(self, jobs: list[_Draft]) -> None:
         if self.drafter is None:

@@ -66,6 +66,7 @@ class LiveSession:
         sounds: SoundTracker | None,
         options: LiveOptions,
         notify: Callable[[], None] | None = None,
+        language: str | None = None,
     ) -> None:
         """Take what the transcriber shares, and what belongs to this stream alone.
 
@@ -76,9 +77,10 @@ class LiveSession:
             sounds: tells of music and singing.
             options: when utterances end.
             notify: called (by another thread) when `poll` has something to tell.
+            language: of the speech, where the caller knows it.
         """
         self.number, self.engine, self.detector, self.sounds = number, engine, detector, sounds
-        self.options, self.notify = options, notify
+        self.options, self.notify, self.language = options, notify, language
         kept = options.max_utterance_s + MARGIN_SECONDS + (sounds.seconds if sounds is not None else 0.0)
         self._audio = StreamAudio(kept)
         self._resample = Resampler()
@@ -136,6 +138,13 @@ class LiveSession:
             self._over(self._tracker.stop(self._audio.total), events)
         self.engine.forget(self.number)
         self._tell_finals(events, wait=True)
+        return events
+
+    def cut(self) -> list[LiveEvent]:
+        """End the open utterance here, as if the silence that ends it were complete."""
+        events: list[LiveEvent] = []
+        if self._current is not None and not self._finished:
+            self._over(self._tracker.cut(self._audio.total), events)
         return events
 
     def close(self) -> None:
@@ -235,7 +244,7 @@ class LiveSession:
     # ---- work for the engine, and its answers
 
     def _ask_for_final(self, start: int, end: int) -> Answer:
-        answer = self.engine.final(self._audio.slice(start, end))
+        answer = self.engine.final(self._audio.slice(start, end), self.language)
         if self.notify is not None:
             notify = self.notify
             answer.add_done_callback(lambda _: notify())

@@ -66,19 +66,26 @@ class LiveTranscriber:
             found["events"] = self.event_detector.name
         return found | self.pipeline.models()
 
-    def session(self, options: LiveOptions | None = None, *, notify: Callable[[], None] | None = None) -> LiveSession:
+    def session(
+        self,
+        options: LiveOptions | None = None,
+        *,
+        notify: Callable[[], None] | None = None,
+        language: str | None = None,
+    ) -> LiveSession:
         """Begin a stream.
 
         Args:
             options: when utterances end, what is told.
             notify: called by another thread when the session's `poll` has something to tell.
+            language: of the speech, where the caller knows it; not identified then.
         """
         options = options or LiveOptions()
         with self._lock:
             self._count += 1
             number = self._count
         sounds = SoundTracker(self.event_detector) if options.events and self.event_detector is not None else None
-        return LiveSession(number, self.engine, self.detector.fork(options.vad), sounds, options, notify)
+        return LiveSession(number, self.engine, self.detector.fork(options.vad), sounds, options, notify, language)
 
     def close(self) -> None:
         """Stop; sessions that are open cannot go on."""

@@ -52,6 +52,7 @@ class UtteranceTracker:
         self._speaking = False
         self._last_speech = self._frame = 0
         self._guessed = False
+        self._cut: int | None = None
 
     def step(self, frame: VadFrame) -> list[Mark]:
         """Take the next frame."""
@@ -60,6 +61,11 @@ class UtteranceTracker:
         if frame.is_speech_start and not self._speaking:
             self._speaking = True
             marks.append(Began(max(0, frame.speech_start_frame - 1) * HOP))
+        elif self._cut is not None and frame.is_speech and not self._speaking:  # the detector never saw the cut
+            self._speaking = True
+            marks.append(Began(max(self._cut, (frame.frame_idx - 1) * HOP)))
+        if self._speaking or frame.is_speech_end:
+            self._cut = None
         if not self._speaking:
             return marks
         if frame.is_speech:
@@ -82,6 +88,11 @@ class UtteranceTracker:
     def silence(self) -> int:
         """Frames since the last speech."""
         return self._frame - self._last_speech
+
+    def cut(self, total: int) -> int:
+        """End the open utterance here; speech that goes on is the next one."""
+        self._cut, self._guessed = total, False
+        return self.stop(total)
 
     def stop(self, total: int) -> int:
         """The stream is over: the sample behind the open utterance."""
