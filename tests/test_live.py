@@ -156,8 +156,8 @@ def test_order_of_events_for_any_speech_and_any_chunks(lengths, chunks, silence,
         assert all(e.end - e.start <= most + 0.2 for e in finals)
         assert session.finish() == []
         found.append(events)
-    if most == 20.0:  # a cut depends on how much has arrived
-        assert without_partials(found[0]) == without_partials(found[1])
+    if most == 20.0:  # a cut depends on how much has arrived, and so does whether a final comes before the next start
+        assert sorted(without_partials(found[0])) == sorted(without_partials(found[1]))
 
 
 def test_background_sessions_tell_the_same_in_the_same_order():
