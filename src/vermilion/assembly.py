@@ -157,21 +157,54 @@ def restore_units(job: Job, states: Sequence[dict[str, Any]]) -> None:
         state = kept.get((unit.recording.channel, unit.span.start, unit.span.end))
         if state is None:
             continue
-        unit.language = LanguageResult(*state["language"]) if state["language"] is not None else None
-        if state["recognition"] is not None:
-            text, confidence, language, model = state["recognition"]
-            unit.recognition = Recognition(text, confidence, language=language, model=model)
-        unit.sentences = [Sentence(**{**s, "words": [Word(**w) for w in s["words"]]}) for s in state["sentences"]]
+        unit.language, unit.recognition, unit.sentences = _language(state), _recognition(state), _sentences(state)
         unit.flags = list(state["flags"])
         unit.restored = True
         job.waiting -= 1
 
 
+def state_sentences(state: dict[str, Any]) -> list[Sentence]:
+    """The sentences of a segment that `unit_state` kept, on the recording's timeline."""
+    span = Span(state["start"], state["end"])
+    labels = _Labels(_language(state), _recognition(state), state["channel"], list(state["flags"]))
+    return _placed(_sentences(state), span, labels)
+
+
+def _language(state: dict[str, Any]) -> LanguageResult | None:
+    return LanguageResult(*state["language"]) if state["language"] is not None else None
+
+
+def _recognition(state: dict[str, Any]) -> Recognition | None:
+    if state["recognition"] is None:
+        return None
+    text, confidence, language, model = state["recognition"]
+    return Recognition(text, confidence, language=language, model=model)
+
+
+def _sentences(state: dict[str, Any]) -> list[Sentence]:
+    return [Sentence(**{**s, "words": [Word(**w) for w in s["words"]]}) for s in state["sentences"]]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What all sentences of a segment share."""
+
+    language: LanguageResult | None
+    recognition: Recognition | None
+    channel: int | None
+    flags: list[str]
+
+
 def placed(unit: Unit) -> list[Sentence]:
     """Move a segment's sentences to the recording's timeline; the outer ones reach the segment's edges."""
-    offset, end = unit.span.start, unit.span.end
-    recognition = unit.recognition
-    sentences = [s for s in unit.sentences if s.text]
+    labels = _Labels(unit.language, unit.recognition, unit.recording.channel, unit.flags)
+    return _placed(unit.sentences, unit.span, labels)
+
+
+def _placed(found: list[Sentence], span: Span, labels: _Labels) -> list[Sentence]:
+    offset, end = span.start, span.end
+    recognition, language = labels.recognition, labels.language
+    sentences = [s for s in found if s.text]
     moved = []
     for i, sentence in enumerate(sentences):
         moved.append(
@@ -181,11 +214,11 @@ def placed(unit: Unit) -> list[Sentence]:
                 end=end if i == len(sentences) - 1 else min(offset + sentence.end, end),
                 words=[_shifted(w, offset) for w in sentence.words],
                 confidence=recognition.confidence if recognition else 0.0,
-                language=unit.language.language if unit.language else (recognition.language if recognition else None),
-                dialect=unit.language.dialect if unit.language else None,
-                language_confidence=unit.language.confidence if unit.language else 0.0,
-                channel=unit.recording.channel,
-                flags=list(unit.flags),
+                language=language.language if language else (recognition.language if recognition else None),
+                dialect=language.dialect if language else None,
+                language_confidence=language.confidence if language else 0.0,
+                channel=labels.channel,
+                flags=list(labels.flags),
             )
         )
     return moved

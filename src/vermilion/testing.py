@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.decoding.options import DecodingOptions
+from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.transcript import EventResult, LanguageResult, Recognition, Sentence, Span, VadResult, Word
+from vermilion.vad.options import StreamingVadOptions
 
 Audio = Any
 """anything that `vermilion.audio.load_audio` reads"""
@@ -120,3 +124,77 @@ class FakeRestorer:
         """Return one sentence per list of words."""
         plain = [Sentence(" ".join(w.text for w in ws), ws[0].start, ws[-1].end, list(ws)) for ws in items]
         return [[replace(s, text=t)] for s, t in zip(plain, self.restore([s.text for s in plain]), strict=True)]
+
+
+class FakeStreamDetector:
+    """To which loud is speech, frame by frame."""
+
+    name = "fake-stream-vad"
+
+    def __init__(self, options: StreamingVadOptions | None = None) -> None:
+        """Take the options of the segmentation."""
+        from vermilion.vad.stream_segmentation import StreamSegmenter
+
+        self.options = options or StreamingVadOptions()
+        self._segmenter = StreamSegmenter(self.options)
+        self._rest = np.zeros(0, np.float32)
+
+    def fork(self, options: StreamingVadOptions | None = None) -> FakeStreamDetector:
+        """A detector for another stream."""
+        return FakeStreamDetector(options or self.options)
+
+    def accept(self, samples: NDArray[np.float32]) -> list[Any]:
+        """Return what is known of the frames that became complete."""
+        self._rest = np.concatenate([self._rest, samples])
+        count = len(self._rest) // 160
+        frames, self._rest = self._rest[: 160 * count].reshape(count, 160), self._rest[160 * count :]
+        return [self._segmenter.step(float(np.abs(frame).max() > 0.05)) for frame in frames]
+
+
+@dataclass(frozen=True)
+class FakeModels:
+    """Builds an engine of fakes (`vermilion.server`); picklable."""
+
+    delay: float = 0.0
+    """seconds of work per second of speech"""
+    options: PipelineOptions = field(default_factory=PipelineOptions)
+
+    def __call__(self) -> Any:
+        """Make the modules."""
+        from vermilion.server.worker import Models
+
+        pipeline = Pipeline(
+            FakeDetector(),
+            FakeIdentifier(),
+            SlowRecognizer(delay=self.delay),
+            FakeRestorer(),
+            self.options,
+            event_detector=FakeEventDetector({"speech": [], "singing": [], "music": [Span(0.0, 0.5)]}),
+        )
+        return Models(pipeline, FakeStreamDetector())  # type: ignore[arg-type]
+
+
+@dataclass
+class SlowRecognizer(FakeRecognizer):
+    """Takes its time; says the mean pitch of what it hears, so that no two tones are answered alike."""
+
+    delay: float = 0.0
+
+    def _one(self, samples: NDArray[np.float32], options: DecodingOptions) -> Recognition:
+        time.sleep(self.delay * len(samples) / 16000)
+        return super()._one(samples, options)
+
+    def __post_init__(self) -> None:
+        if self.answer is None:
+            self.answer = pitch
+
+
+def pitch(samples: NDArray[np.float32]) -> str:
+    """Name a tone by its frequency: "tone 440 hertz"; at 6666 the process ends, as by a fault in a library."""
+    if len(samples) < 160 or not np.abs(samples).max() > 0:
+        return "silence"
+    spectrum = np.abs(np.fft.rfft(samples))
+    hertz = round(int(spectrum.argmax()) * 16000 / len(samples))
+    if 6660 <= hertz <= 6672:
+        os._exit(1)
+    return f"tone {hertz} hertz"

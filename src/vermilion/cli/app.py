@@ -12,6 +12,8 @@ from vermilion.cli.console import EXIT_CODES
 COMMANDS = {
     "transcribe": "Transcribe recordings: speech, language, words with times, punctuation.",
     "live": "Transcribe while people speak: microphone, stream, or a file played.",
+    "serve": "Serve transcription over HTTP and WebSockets, with a web page.",
+    "keys": "Make, list and remove the API keys of the server.",
     "vad": "Find the speech in recordings.",
     "events": "Find speech, singing and music in recordings.",
     "identify": "Name the language (and Chinese dialect) of recordings.",

@@ -126,6 +126,12 @@ class LiveSession:
 
     def finish(self) -> list[LiveEvent]:
         """End the stream: the open utterance is over; waits for all finals."""
+        events = self.stop()
+        self._tell_finals(events, wait=True)
+        return events
+
+    def stop(self) -> list[LiveEvent]:
+        """End the stream without waiting: `poll` tells what remains, until `is_over`."""
         if self._finished:
             return []
         events: list[LiveEvent] = []
@@ -137,8 +143,12 @@ class LiveSession:
             self._tell_draft(events)
             self._over(self._tracker.stop(self._audio.total), events)
         self.engine.forget(self.number)
-        self._tell_finals(events, wait=True)
         return events
+
+    @property
+    def is_over(self) -> bool:
+        """The stream has ended and everything was told."""
+        return self._finished and not self._waiting
 
     def cut(self) -> list[LiveEvent]:
         """End the open utterance here, as if the silence that ends it were complete."""

@@ -1,0 +1,1 @@
+"""Long jobs: stored, run, told about; nothing is lost when the server ends."""

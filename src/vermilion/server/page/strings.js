@@ -1,0 +1,75 @@
+// Every text of the page, in both languages; marks like {n} are filled in.
+
+const TEXTS = {
+  en: {
+    skip: "To the content", tabs: "What to transcribe", files: "Files", live: "Live",
+    tongue: "中文", theme: "Light or dark", key: "API key", useKey: "Use it",
+    keyHint: "This server asks for a key; it is kept in this tab only.",
+    drop: "Drop recordings or videos here", choose: "Choose files", record: "Record", stopRecord: "Stop and transcribe",
+    language: "Language", auto: "find out", jobs: "Recordings", download: "Download", noAudio: "The recording is not here any more.",
+    chooseAgain: "Choose it again to listen", play: "Play", pause: "Pause", zoom: "Zoom", timeline: "Waveform and timeline; arrow keys move",
+    help: "Click a word to hear it, type to correct it. Space plays, ← and → move by 5 seconds, Ctrl+Enter plays from the cursor.",
+    listen: "Start listening", stopListen: "Stop", level: "Loudness", captions: "Captions",
+    queued: "waiting", position: "waiting, {n} before it", upload: "sending {n} %", decode: "reading the recording",
+    vad: "finding speech", asr: "writing: {done} of {total} segments", done: "finished", succeeded: "finished in {n} s",
+    failed: "failed", cancelled: "cancelled", cancel: "Cancel", remove: "Remove", open: "Open {n}",
+    speech: "speech", music: "music", singing: "singing", spoken: "language", low: "uncertain word",
+    limits: "Up to {size} and {hours} hours each. Nothing leaves this server.", nothing: "No speech was found.",
+    lost: "The connection to the server was lost; trying again.", noMicrophone: "The microphone cannot be used: {n}",
+    listening: "Listening…", finishing: "Finishing…", stopped: "Stopped.", busy: "Too many are listening at the moment; try again soon.",
+    playFrom: "Play from {n}", edit: "Sentence at {n}, editable", finished: "{n} is finished.", wrongKey: "The server does not know this key.",
+  },
+  zh: {
+    skip: "跳到正文", tabs: "转写什么", files: "文件", live: "实时",
+    tongue: "English", theme: "浅色或深色", key: "API 密钥", useKey: "使用",
+    keyHint: "此服务器需要密钥；密钥只保存在这个标签页里。",
+    drop: "把录音或视频拖到这里", choose: "选择文件", record: "录音", stopRecord: "停止并转写",
+    language: "语言", auto: "自动识别", jobs: "录音列表", download: "下载", noAudio: "录音已不在此处。",
+    chooseAgain: "重新选择以便收听", play: "播放", pause: "暂停", zoom: "缩放", timeline: "波形和时间轴；方向键移动",
+    help: "点击词语即可收听，直接输入即可修改。空格键播放，← → 移动 5 秒，Ctrl+Enter 从光标处播放。",
+    listen: "开始聆听", stopListen: "停止", level: "音量", captions: "字幕",
+    queued: "排队中", position: "排队中，前面还有 {n} 个", upload: "上传中 {n} %", decode: "读取录音",
+    vad: "寻找语音", asr: "转写中：{done} / {total} 段", done: "已完成", succeeded: "已完成，用时 {n} 秒",
+    failed: "失败", cancelled: "已取消", cancel: "取消", remove: "移除", open: "打开 {n}",
+    speech: "语音", music: "音乐", singing: "歌唱", spoken: "语言", low: "不确定的词",
+    limits: "每个文件最大 {size}，最长 {hours} 小时。数据不会离开此服务器。", nothing: "没有找到语音。",
+    lost: "与服务器的连接中断，正在重试。", noMicrophone: "无法使用麦克风：{n}",
+    listening: "正在聆听…", finishing: "正在结束…", stopped: "已停止。", busy: "目前聆听人数过多，请稍后再试。",
+    playFrom: "从 {n} 播放", edit: "{n} 的句子，可编辑", finished: "{n} 已完成。", wrongKey: "服务器不认识这个密钥。",
+  },
+};
+
+let tongue = localStorage.getItem("tongue") || (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+
+export const current = () => tongue;
+
+export function text(name, values = {}) {
+  return Object.entries(values).reduce((out, [key, value]) => out.replaceAll(`{${key}}`, value), TEXTS[tongue][name]);
+}
+
+/** Write every text that stands in the page's HTML. */
+export function write() {
+  document.documentElement.lang = tongue === "zh" ? "zh-CN" : "en";
+  for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
+  for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", text(element.dataset.label));
+  document.getElementById("tongue").textContent = text("tongue");
+}
+
+export function change() {
+  tongue = tongue === "en" ? "zh" : "en";
+  localStorage.setItem("tongue", tongue);
+  write();
+  document.dispatchEvent(new Event("tongue"));
+}
+
+const names = {};
+export function languageName(code) {
+  if (!code) return "";
+  const [language, ...dialect] = code.split(" ");
+  try {
+    names[tongue] ??= new Intl.DisplayNames([tongue], { type: "language" });
+    return [names[tongue].of(language), ...dialect].join(" ");
+  } catch {
+    return code;
+  }
+}

@@ -1,0 +1,176 @@
+"""Runs the server until it is told to stop, then lets everybody finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.config
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket
+
+from vermilion import __version__
+from vermilion.errors import OptionsError
+from vermilion.server.app import Server, create_app, create_server
+from vermilion.server.funasr import serve_funasr
+from vermilion.server.gate import Gate
+from vermilion.server.options import ServerOptions
+from vermilion.server.wyoming import WyomingServer
+
+log = logging.getLogger(__name__)
+FRAME_BYTES = 16 << 20
+"""largest frame of a WebSocket"""
+CONNECTIONS_WAITING = 512
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the process behaves."""
+
+    drain_seconds: float = 30.0
+    """time that requests get to finish after the signal; jobs go on at the next start"""
+    verbose: bool = True
+    """log every request"""
+    certificate: Path | None = None
+    """TLS certificate (PEM)"""
+    private_key: Path | None = None
+    """its key (PEM)"""
+
+
+def serve(options: ServerOptions, running: Running | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; blocks.
+
+    Raises:
+        OptionsError: the options contradict each other, or an address is taken.
+        VermilionError: the models cannot be loaded.
+    """
+    logging.config.dictConfig(_logging((running or Running()).verbose))
+    asyncio.run(_serve(options, running or Running()))
+
+
+async def _serve(options: ServerOptions, running: Running) -> None:
+    listener = bind(options.host, options.port)
+    with contextlib.closing(listener):
+        parts = create_server(options)
+        app = create_app(options, parts)
+        servers = [_Uvicorn(_config(app, running))]
+        sockets = [listener]
+        if options.funasr_port is not None:
+            servers.append(_Uvicorn(_config(funasr_app(parts, options), running)))
+            sockets.append(bind(options.host, options.funasr_port))
+        async with parts.running(), _wyoming(parts, options):
+            with _signals(parts, servers):
+                log.info("listening on %s", _address(listener, running))
+                await asyncio.gather(*(s.serve([at]) for s, at in zip(servers, sockets, strict=True)))
+    log.info("stopped")
+
+
+class _Uvicorn(uvicorn.Server):
+    """A server whose signals somebody else handles."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+
+@contextlib.contextmanager
+def _signals(parts: Server, servers: list[_Uvicorn]) -> Iterator[None]:
+    """The first signal lets everybody finish; the second does not."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for server in servers:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+        parts.drain()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address.
+
+    Raises:
+        OptionsError: it cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.create_server((host, port), family=family, backlog=CONNECTIONS_WAITING)
+    except (OSError, OverflowError) as error:
+        raise OptionsError(f"cannot listen on {host} port {port}: {error}; choose another with --port") from error
+    return found
+
+
+def funasr_app(parts: Server, options: ServerOptions) -> FastAPI:
+    """What answers on FunASR's port: its clients connect to the root."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.websocket("/")
+    async def funasr(websocket: WebSocket) -> None:
+        await serve_funasr(websocket, parts.desk.engines)
+
+    app.add_middleware(Gate, options=options)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _wyoming(parts: Server, options: ServerOptions) -> AsyncIterator[None]:
+    if options.wyoming_port is None:
+        yield
+        return
+    engines = parts.desk.engines
+    server = WyomingServer(engines, models=engines.models, languages=engines.languages, version=__version__)
+    await server.start(options.host, options.wyoming_port)
+    log.info("Wyoming on %s port %d", options.host, server.port)
+    try:
+        yield
+    finally:
+        await server.close()
+
+
+def _config(app: FastAPI, running: Running) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # the gate logs, without query strings
+        server_header=False,
+        lifespan="off",
+        ws_max_size=FRAME_BYTES,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=max(1, round(running.drain_seconds)),
+        proxy_headers=False,
+        ssl_certfile=running.certificate,
+        ssl_keyfile=running.private_key,
+    )
+
+
+def _address(listener: socket.socket, running: Running) -> str:
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if running.certificate else 'http'}://{name}:{port}"
+
+
+def _logging(verbose: bool) -> dict[str, Any]:
+    level = "INFO" if verbose else "WARNING"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "loggers": {"vermilion": {"level": level}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+    }
