@@ -274,6 +274,19 @@ def test_fair_queue_gives_each_its_share():
     assert [item for _, item in FairQueueOf([("a", 30.0)]).take(1.0)] == ["a"]  # at least one
 
 
+def test_nobody_is_passed_for_ever():
+    """Two long ones wait while short ones keep coming, two for every one that is taken."""
+    queue = FairQueue()
+    queue.add("old", [("o0", 6.0), ("o1", 6.0)], weight=4.0)
+    queue.take(6.0)
+    for i in range(100):
+        queue.add(f"new {i}", [(i, 6.0)], weight=4.0)
+        queue.add(f"more {i}", [(i, 6.0)], weight=4.0)
+        if ("old", "o1") in queue.take(6.0):
+            break
+    assert i < 10
+
+
 def FairQueueOf(items):
     queue = FairQueue()
     queue.add("x", items)

@@ -125,6 +125,7 @@ def test_realtime_with_commits_of_the_client(url):
     assert [e.type for e in found][2:] == [
         "input_audio_buffer.committed",
         "conversation.item.added",
+        "conversation.item.done",
         "conversation.item.input_audio_transcription.delta",
         "conversation.item.input_audio_transcription.completed",
     ]

@@ -18,7 +18,7 @@ from vermilion.server.options import state_folder
 EXAMPLES = """Examples:
   vermilion keys add laptop                        prints the key, this once
   vermilion keys list
-  vermilion keys remove laptop                     at once, also while it serves
+  vermilion keys remove laptop                     at once, also while serving
 
 Clients send it as `Authorization: Bearer KEY` (OPENAI_API_KEY=KEY)."""
 

@@ -1,4 +1,4 @@
-"""Which segments come next: every task gets its share, however long it is (start-time fair queueing)."""
+"""Which segments come next: every task gets its share, however long it is (fair queueing by virtual time)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class FairQueue(Generic[K, T]):
             if taken and total + size > budget:
                 break
             share.items.popleft()
-            self._clock = share.served
+            # the clock goes on with every item: else new owners, who begin at its time, would pass old ones for ever
+            self._clock = max(self._clock, share.served) + size / sum(s.weight for s in self._shares.values())
             share.served += size / share.weight
             total += size
             taken.append((owner, item))

@@ -24,6 +24,7 @@ from vermilion.server.pieces import continuation
 from vermilion.server.realtime_session import Session, configure
 from vermilion.server.socket_helpers import (
     INTERNAL,
+    STALL_SECONDS,
     Closing,
     Frames,
     Samples,
@@ -109,6 +110,8 @@ class _Conversation:
         self._retired: asyncio.Task[None] | None = None
         """the stream before, which still tells what it heard"""
         self._work: set[asyncio.Task[None]] = set()
+        self._deaf = False
+        """the client takes nothing any more"""
         self._order = asyncio.Lock()
         self._previous: str | None = None
         self._heard = self._committed_until = 0.0
@@ -121,6 +124,8 @@ class _Conversation:
             event: dict[str, Any] = {}
             try:
                 event = _event(await anext(self._frames))
+                if self._deaf:
+                    return
                 await self._take(event)
             except StopAsyncIteration:
                 return
@@ -138,6 +143,7 @@ class _Conversation:
     async def _take(self, event: dict[str, Any]) -> None:
         match event.get("type"):
             case "session.update":
+                self.beta = False
                 await self._update(event.get("session"), "session.updated")
             case "transcription_session.update":
                 self.beta = True
@@ -188,8 +194,8 @@ class _Conversation:
                 raise RequestError(f"commit at least every {MANUAL_SECONDS:g} seconds", code="buffer_full")
             self._buffer += pcm
         elif pcm:
-            turns = self._turns or await self._open()
-            self._heard += len(pcm) / 2 / rate
+            offset, self._heard = self._heard, self._heard + len(pcm) / 2 / rate
+            turns = self._turns or await self._open(offset)
             await feed(turns.link, pcm, rate)
 
     def _decoded(self, audio: Any) -> bytes:
@@ -200,12 +206,11 @@ class _Conversation:
         kind = self.session.kind
         return self._samples.take(data) if kind == "audio/pcm" else expand(data, kind)
 
-    async def _open(self) -> _Turns:
+    async def _open(self, offset: float) -> _Turns:
         if self._retired is not None:  # a client has one stream at a time
             await self._frames.during(_end_of(self._retired))
-            self._retired = None
         link = await self.backend.open_live(self.session.live_options(), self.session.language)
-        self._turns = _Turns(self, link, self._heard)
+        self._turns = _Turns(self, link, offset)
         self._turns.task = self._start(self._follow(self._turns))
         return self._turns
 
@@ -279,7 +284,7 @@ class _Conversation:
         try:
             await work
         except WebSocketDisconnect:
-            return  # the reader notices too
+            self._deaf = True
         except Exception as error:
             log.exception("a realtime session failed")
             with contextlib.suppress(WebSocketDisconnect):
@@ -421,7 +426,9 @@ def _empty() -> RequestError:
 
 
 async def _end_of(task: asyncio.Task[None]) -> None:
-    await asyncio.wait((task,))
+    """Wait until it has told everything, but not for ever."""
+    await asyncio.wait((task,), timeout=STALL_SECONDS)
+    await cancel(task)
 
 
 async def _first_of(tasks: Collection[asyncio.Task[None]]) -> None:

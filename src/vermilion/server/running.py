@@ -171,6 +171,9 @@ def _logging(verbose: bool) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "loggers": {"vermilion": {"level": level}},
+        "loggers": {
+            "vermilion": {"level": level},
+            "python_multipart": {"level": "ERROR"},
+        },  # it tells of every bad form
         "root": {"handlers": ["stderr"], "level": "WARNING"},
     }

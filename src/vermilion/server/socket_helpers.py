@@ -129,9 +129,9 @@ class Frames:
     async def _wait(self, task: asyncio.Task[Any], seconds: float | None) -> bool:
         """Wait for the frame, as long as the session lasts."""
         left = self._end - asyncio.get_running_loop().time()
-        if left <= 0:
+        await asyncio.wait((task,), timeout=max(0.0, left if seconds is None else min(left, seconds)))
+        if asyncio.get_running_loop().time() >= self._end:
             raise Closing(GOING_AWAY, "the session is too long")
-        await asyncio.wait((task,), timeout=left if seconds is None else min(left, seconds))
         return task.done()
 
 

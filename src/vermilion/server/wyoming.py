@@ -24,7 +24,7 @@ from vermilion.live.options import LiveOptions
 from vermilion.server.backend import Backend, LiveLink
 from vermilion.server.errors import RequestError, shape
 from vermilion.server.languages import NAMES, code_of
-from vermilion.server.socket_helpers import Closing, Samples, cancel, feed, give_up
+from vermilion.server.socket_helpers import TRY_LATER, Closing, Samples, cancel, feed, give_up
 from vermilion.text import join_texts
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ SESSION_SECONDS = 3600.0
 """longest audio of one request"""
 WRITE_SECONDS = 30.0
 """a client that takes nothing for so long is given up"""
+LINGER_SECONDS = 2.0
 ANSWER_SECONDS = 900.0
 """longest wait for a transcript"""
 PROGRAM = "vermilion"
@@ -123,14 +124,14 @@ class WyomingServer:
                 log.exception("a Wyoming connection failed")
             with contextlib.suppress(OSError):
                 await _write(writer, _told(error))
+                await _linger(reader, writer)
         finally:
             self._connections.discard(task)
             writer.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) > self.max_connections:
-            await _write(writer, Error("too many connections", "overloaded"))
-            return
+            raise Closing(TRY_LATER, "too many connections")
         await _Connection(self, reader, writer).run()
 
 
@@ -335,6 +336,14 @@ def _told(error: Exception) -> Error:
         return Error(error.reason, "overloaded")
     found = shape(error)
     return Error(found.message.encode("utf-8", "replace").decode(), found.code)
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let the client read the end: closing over what it still sends would take it away."""
+    writer.write_eof()
+    async with asyncio.timeout(LINGER_SECONDS):
+        while await reader.read(LINE_BYTES):
+            pass
 
 
 async def _write(writer: asyncio.StreamWriter, event: Eventable) -> None:

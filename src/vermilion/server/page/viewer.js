@@ -175,7 +175,7 @@ function edited(line) {
 }
 
 function editing(event) {
-  if (event.key !== "Enter") return;
+  if (event.key !== "Enter" || !event.target.classList.contains("text")) return;
   event.preventDefault(); // a sentence is one line
   if (event.ctrlKey || event.metaKey) {
     const word = getSelection().anchorNode?.parentElement?.closest(".word");
