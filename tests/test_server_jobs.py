@@ -246,8 +246,7 @@ serve(ServerOptions(models=FakeModels(delay=0.02), port=int(sys.argv[1]), data=P
 def process(port, folder):
     """A server that can be killed like a real one."""
     command = [sys.executable, "-c", SERVER, str(port), str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as server:
-        threading.Thread(target=lambda: [None for _ in server.stderr], daemon=True).start()
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as server:
         url = f"http://127.0.0.1:{port}"
         try:
             wait_ready(url)
