@@ -14,7 +14,7 @@ import uvicorn
 
 from vermilion.server.app import create_app, create_server
 from vermilion.server.options import ServerOptions
-from vermilion.server.running import bind
+from vermilion.server.running import PatientProtocol, bind
 from vermilion.testing import FakeModels
 
 RATE = 16000
@@ -29,7 +29,12 @@ def serving(models=None, *, app_of=create_app, details=None, **options):
         listener = bind("127.0.0.1", 0)
         parts = create_server(chosen)
         config = uvicorn.Config(
-            app_of(chosen, parts), log_config=None, lifespan="on", ws_max_size=16 << 20, server_header=False
+            app_of(chosen, parts),
+            http=PatientProtocol,
+            log_config=None,
+            lifespan="on",
+            ws_max_size=16 << 20,
+            server_header=False,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

@@ -14,6 +14,7 @@ import pytest
 from server_helpers import serving, tone, wav
 
 from vermilion.errors import AudioError, AudioLimitError, VermilionError
+from vermilion.server import running
 from vermilion.server.admission import Admission
 from vermilion.server.decoder import Decoding, decode
 from vermilion.server.errors import Busy
@@ -97,6 +98,20 @@ def test_a_stalled_upload_is_given_up():
                 break
             threading.Event().wait(0.02)
         assert list(desk.spool.folder.iterdir()) == []
+
+
+def test_a_client_that_never_finishes_its_head_is_let_go(monkeypatch):
+    monkeypatch.setattr(running, "HEAD_SECONDS", 0.5)
+    with serving() as url:
+        host, port = url.partition("//")[2].split(":")
+        for said in (b"", b"GET /health HTTP/1.1\r\nHost: local"):
+            with socket.create_connection((host, int(port)), timeout=10) as line:
+                line.sendall(said)
+                assert line.recv(100) == b""
+        with httpx.Client() as client:  # one that does is not
+            for _ in range(3):
+                assert client.get(f"{url}/health").status_code == 200
+                time.sleep(0.4)
 
 
 def test_an_upload_that_is_cut_off_leaves_nothing():

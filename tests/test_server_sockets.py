@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import random
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -547,7 +548,7 @@ def seeds():
     return [json.dumps(f).encode() for f in frames] + [pcm(tone(440, 0.05))]
 
 
-COUNT = 300
+COUNT = int(os.environ.get("VERMILION_TEST_FUZZ", "300"))
 
 
 @pytest.mark.parametrize("path", ["/v1/realtime", "/v1/live?rate=16000"])

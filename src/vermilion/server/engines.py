@@ -368,8 +368,13 @@ class EnginePool:
 
     def _revive(self, slot: _Slot) -> None:
         """At most one start in five seconds: what dies at once must not keep the machine busy."""
-        if time.monotonic() - slot.idle_since >= 5.0:
+        if time.monotonic() - slot.idle_since < 5.0:
+            return
+        try:
             self._started(slot)
+        except OSError:
+            log.exception("an engine cannot be started")
+            slot.idle_since = time.monotonic()
 
 
 async def _ignore(_: Step) -> None:

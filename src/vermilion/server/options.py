@@ -110,8 +110,11 @@ class ServerOptions:
 
     @property
     def spool(self) -> Path:
-        """Temporary files; emptied when the server starts."""
-        return self.data / "spool"
+        """Temporary files; emptied when the server starts, so servers that share `data` have one each."""
+        import socket
+
+        own = f"spool-{socket.gethostname()}-{self.port}" if self.database is not None else "spool"
+        return self.data / own
 
     @property
     def uploads(self) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, WebSocket
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vermilion import __version__
 from vermilion.errors import OptionsError
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 FRAME_BYTES = 16 << 20
 """largest frame of a WebSocket"""
 CONNECTIONS_WAITING = 512
+HEAD_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,40 @@ async def _serve(options: ServerOptions, running: Running) -> None:
                 log.info("listening on %s", _address(listener, running))
                 await asyncio.gather(*(s.serve([at]) for s, at in zip(servers, sockets, strict=True)))
     log.info("stopped")
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """Gives a client so long for the head of a request: else connections that say nothing could be held for ever."""
+
+    _hurry: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the next head."""
+        self._wait()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is there; the body's time is limited where it is read."""
+        self._rest()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._rest()
+        self._hurry = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _rest(self) -> None:
+        if self._hurry is not None:
+            self._hurry.cancel()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -145,6 +181,7 @@ async def _wyoming(parts: Server, options: ServerOptions) -> AsyncIterator[None]
 def _config(app: FastAPI, running: Running) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=PatientProtocol,
         log_config=None,
         access_log=False,  # the gate logs, without query strings
         server_header=False,

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LONG_SECONDS = 600.0
 """longer recordings are segmented in a thread of their own, so that no short one waits for them"""
+SHORT_SECONDS = 60.0
+"""the same of recordings that a module alone works on from beginning to end"""
 LEAST_BATCH = 15.0
 """seconds of speech of a batch, at least; and at most while people speak live"""
 BATCH_WORK = 8.0
@@ -138,7 +140,9 @@ class Engine:
                 pool = self._long if message.task.seconds > LONG_SECONDS else self._short
                 pool.submit(self._open, message)
             case Call():
-                self._short.submit(self._call, message)
+                task = message.values.get("task")
+                pool = self._long if task is not None and task.seconds > SHORT_SECONDS else self._short
+                pool.submit(self._call, message)
             case Cancel():
                 self._cancel(message.id)
             case OpenLive() | Sound() | Mark():
