@@ -137,8 +137,10 @@ def test_by_keyboard_alone(page):
     page.evaluate("document.activeElement.blur(); document.getElementById('main').focus()")
     page.keyboard.press("ArrowRight")
     until(page, "document.getElementById('clock').textContent.startsWith('0:05')")
+    page.wait_for_timeout(500)  # the seek is over
     page.keyboard.press("ArrowLeft")
     until(page, "document.getElementById('clock').textContent.startsWith('0:00')")
+    page.wait_for_timeout(500)
     page.keyboard.press("Space")
     until(page, "document.getElementById('play').textContent === 'Pause'")
     page.keyboard.press("Space")

@@ -116,7 +116,7 @@ def test_realtime_with_voice_activity_detection(url):
     for item, text in zip(items, texts, strict=True):
         of_item = [e for e in found if getattr(e, "item_id", None) == item]
         said = "".join(e.delta for e in of_item if e.type.endswith("transcription.delta"))
-        assert text.startswith(said[:4])
+        assert text.casefold().startswith(said[:4].casefold())  # words of a hypothesis have no capitals yet
         assert of_item[-1].type.endswith("completed")
         assert of_item[-1].usage.seconds > 0.9
 
@@ -330,9 +330,10 @@ def live(url, samples, rate=16000, chunk=3200, query=""):
 
 def test_live(url):
     found = live(url, SPEECH, 48000)
-    assert [e["type"] for e in found if e["type"] != "Partial"] == [
-        "SpeechStarted", "SpeechEnded", "Final", "SpeechStarted", "SpeechEnded", "Final", "finished",
-    ]  # fmt: skip
+    kinds = [e["type"] for e in found]
+    assert [k for k in kinds if k.startswith("Speech")] == ["SpeechStarted", "SpeechEnded"] * 2
+    assert kinds.index("SpeechEnded") < kinds.index("Final")  # it may come after the next start: decoding takes time
+    assert kinds[-1] == "finished"
     assert [e["text"].split()[1] for e in found if e["type"] == "Final"] == ["440", "600"]
 
 
