@@ -39,5 +39,14 @@ class FormatError(VermilionError):
     """An output format is unknown, or a transcript cannot be written in it."""
 
 
+class ManifestError(VermilionError):
+    """A list of recordings cannot be read, or one of its lines is no entry."""
+
+
+class TrainingError(VermilionError):
+    """Training cannot start or go on: data that do not fit the recipe, a checkpoint of another run, loss that is no
+    number."""
+
+
 class ModelError(VermilionError):
     """A network failed while running (out of memory, a numerical fault): the item concerned is reported in place."""

@@ -55,7 +55,9 @@ def build(chosen: str = "") -> App:
     for name, summary in COMMANDS.items():
         if name == chosen:
             module = import_module(f"vermilion.cli.{name}")
-            app.command(getattr(module, name), name=name, help_epilogue=f"{module.EXAMPLES}\n\n{EXIT_CODES}")
+            command = getattr(module, name)
+            more = {} if isinstance(command, App) else {"help_epilogue": f"{module.EXAMPLES}\n\n{EXIT_CODES}"}
+            app.command(command, name=name, **more)
         else:
             app.command(f"vermilion.cli.{name}:{name}", name=name, help=summary)
     return app

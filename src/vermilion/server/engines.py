@@ -359,7 +359,7 @@ class EnginePool:
                     continue
                 if engine.dead:
                     self._revive(slot)
-                elif not engine.idle:
+                elif not engine.idle or not engine.ready.done():  # who waits for its models listens only then
                     slot.idle_since = time.monotonic()
                 elif self.keep_alive is not None and time.monotonic() - slot.idle_since >= self.keep_alive:
                     log.info("an engine had nothing to do for %g s and gives its memory back", self.keep_alive)

@@ -1,0 +1,81 @@
+"""Prompts to be spoken: everyday Mandarin sentences with their English translations, and game dialogue in English.
+
+    python recipes/mini/prompts.py --packages debs --out data/prompts.jsonl
+
+Sources: PyPI `hsk-sentences-audio` (CC-BY-SA-4.0) and the campaign files of Debian's `wesnoth-1.16-*` packages
+(GPL-2; only spoken, no text of it is shipped). A sentence's set (train, dev, test) hangs on its text alone, and a
+Mandarin sentence and its translation are in the same one.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+import subprocess
+from pathlib import Path
+
+MANDARIN = re.compile(r"[㐀-䶿一-鿿，。？！、；：“”‘’《》…—]+")
+ENGLISH = re.compile(r"[A-Za-z' ,.;:?!-]+")
+MESSAGE = re.compile(r'message\s*=\s*_\s*"([^"]+)"')
+
+
+def part(text: str) -> str:
+    """Which set a text belongs to: 4 % test, 3 % dev."""
+    draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+    return "test" if draw < 0.04 else "dev" if draw < 0.07 else "train"
+
+
+def everyday() -> list[dict]:
+    from hsk_sentences_audio import __file__ as package
+
+    found = []
+    for row in json.loads((Path(package).parent / "data/sentences.json").read_text(encoding="utf-8")):
+        mandarin, english = row["chinese"].strip(), row["translation"]["en"].strip()
+        which = part(mandarin)
+        if MANDARIN.fullmatch(mandarin):
+            found.append({"id": row["id"] + "-zh", "lang": "zh", "text": mandarin, "set": which})
+        if ENGLISH.fullmatch(english):
+            found.append({"id": row["id"] + "-en", "lang": "en", "text": english, "set": which})
+    return found
+
+
+def dialogue(packages: Path) -> list[dict]:
+    texts = set()
+    for package in sorted(packages.glob("wesnoth-1.16-*.deb")):
+        if "music" in package.name:
+            continue
+        names = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True).stdout
+        if "/campaigns/" not in names:
+            continue
+        tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
+        spoken = subprocess.run(
+            ["tar", "xO", "--wildcards", "*/campaigns/*.cfg"], input=tar, capture_output=True, check=True
+        ).stdout
+        for message in MESSAGE.findall(spoken.decode("utf-8", "ignore")):
+            plain = re.sub(r"<[^>]+>", "", message).replace("’", "'").replace("\n", " ")
+            for sentence in re.split(r"(?<=[.?!])\s+", plain):
+                words = sentence.split()
+                if 3 <= len(words) <= 20 and ENGLISH.fullmatch(sentence) and sentence[-1] in ".?!":
+                    texts.add(" ".join(words))
+    return [
+        {"id": "dialogue-" + hashlib.sha256(t.encode()).hexdigest()[:10], "lang": "en", "text": t, "set": part(t)}
+        for t in sorted(texts)
+    ]
+
+
+def main() -> None:
+    """Write the prompts, shuffled, so that any beginning of them is a fair sample."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--packages", type=Path, required=True, help="folder with the downloaded .deb files")
+    arguments.add_argument("--out", type=Path, required=True)
+    given = arguments.parse_args()
+    rows = everyday() + dialogue(given.packages)
+    random.Random(7).shuffle(rows)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    print(f"{len(rows)} prompts")
+
+
+if __name__ == "__main__":
+    main()

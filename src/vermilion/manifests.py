@@ -1,0 +1,233 @@
+"""Lists of recordings: what people have (NeMo's and WeNet's JSON lines, Kaldi's folders) → `Utterance`s, and back.
+
+Shared by training, evaluation and corpus jobs. Reading is lazy: a manifest of millions of lines costs no memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from vermilion.errors import ManifestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KALDI_WAVES = "wav.scp"
+_NAMES = {
+    "audio": ("audio_filepath", "wav", "audio"),
+    "id": ("id", "key", "uttid"),
+    "text": ("text", "txt"),
+    "language": ("lang", "language"),
+    "speaker": ("speaker", "spk"),
+    "offset": ("offset",),
+    "duration": ("duration",),
+}
+"""our fields and the keys that they go by in NeMo's and WeNet's manifests"""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of a manifest: a recording, or a stretch of one."""
+
+    id: str
+    audio: str
+    """path of the recording; a relative one was resolved against the manifest's folder"""
+    offset: float = 0.0
+    """seconds into the recording"""
+    duration: float | None = None
+    """seconds; None = to the end"""
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    """every other key of the line"""
+
+    def load(self, *, max_seconds: float | None = None) -> NDArray[np.float32]:
+        """Read the samples.
+
+        Returns:
+            (n,) float32 mono at 16 kHz.
+
+        Raises:
+            AudioError: the recording cannot be read, or ends before the stretch begins.
+        """
+        from vermilion.audio import SAMPLE_RATE, load_audio
+        from vermilion.errors import AudioError
+
+        samples = load_audio(self.audio, max_seconds=max_seconds)
+        first = round(self.offset * SAMPLE_RATE)
+        last = len(samples) if self.duration is None else first + round(self.duration * SAMPLE_RATE)
+        if first and first >= len(samples):
+            raise AudioError(f"{self.audio} ends at {len(samples) / SAMPLE_RATE:.2f} s, before {self.offset:.2f} s")
+        return samples[first:last]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of a native manifest (NeMo-shaped)."""
+        known = {
+            "id": self.id,
+            "audio_filepath": self.audio,
+            "offset": self.offset or None,
+            "duration": self.duration,
+            "text": self.text,
+            "lang": self.language,
+            "speaker": self.speaker,
+        }
+        return {key: value for key, value in known.items() if value is not None} | self.extra
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Read a whole manifest; see `iterate_manifest`.
+
+    Raises:
+        ManifestError: as there, or it is empty.
+    """
+    found = list(iterate_manifest(path))
+    if not found:
+        raise ManifestError(f"{path} lists no recording")
+    return found
+
+
+def iterate_manifest(path: str | Path) -> Iterator[Utterance]:
+    """Read a manifest line by line.
+
+    Args:
+        path: JSON lines (`.gz` too) of `{audio_filepath, offset?, duration?, text?, lang?, id?, speaker?}` or WeNet's
+            `{key, wav, txt}`; a Kaldi folder, or its `wav.scp`.
+
+    Yields:
+        Utterances; where a line names no id, the stem of its path and, for a stretch, its times in ms.
+
+    Raises:
+        ManifestError: the file cannot be read, or a line (its number is named) is no entry.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / KALDI_WAVES
+    if file.name == KALDI_WAVES or file.suffix == ".scp":
+        yield from _kaldi(file)
+        return
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            yield _entry(file, number, line)
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
+    """Write a native manifest; paths below its folder become relative.
+
+    Returns:
+        How many lines were written.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with file.open("w", encoding="utf-8") as out:
+        for utterance in utterances:
+            row = utterance.to_dict()
+            row["audio_filepath"] = _relative(row["audio_filepath"], file.parent)
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def _relative(audio: str, folder: Path) -> str:
+    whole, root = Path(audio).absolute(), folder.absolute()
+    return str(whole.relative_to(root)) if whole.is_relative_to(root) else audio
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with _open(file) as lines:
+            yield from lines
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise ManifestError(f"cannot read the manifest {file}: {error}") from error
+
+
+def _open(file: Path) -> IO[str]:
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig")
+    return file.open(encoding="utf-8-sig")
+
+
+def _entry(file: Path, number: int, line: str) -> Utterance:
+    where = f"{file}, line {number}"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{where} is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ManifestError(f"{where} is no JSON object")
+    found: dict[str, Any] = {}
+    for name, keys in _NAMES.items():
+        key = next((k for k in keys if row.get(k) is not None), None)
+        if key is not None:
+            found[name] = row[key]
+    for name, value in found.items():
+        found[name] = _checked(name, value, where)
+    if "audio" not in found:
+        raise ManifestError(f"{where} names no recording (audio_filepath)")
+    audio = str(file.parent / found.pop("audio"))
+    extra = {k: v for k, v in row.items() if not any(k in keys for keys in _NAMES.values())}
+    utterance = Utterance(**({"id": ""} | found), audio=audio, extra=extra)
+    return utterance if utterance.id else Utterance(**{**vars(utterance), "id": _own_id(utterance)})
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    if name in ("offset", "duration"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ManifestError(f"{where}: {name} is {value!r} where seconds are expected")
+        return float(value)
+    if not isinstance(value, str) and not (name in ("id", "speaker") and isinstance(value, int)):
+        raise ManifestError(f"{where}: {name} is {value!r} where a text is expected")
+    return str(value)
+
+
+def _own_id(utterance: Utterance) -> str:
+    stem = Path(utterance.audio).stem
+    if not utterance.offset and utterance.duration is None:
+        return stem
+    length = "" if utterance.duration is None else f"_{round(1000 * utterance.duration)}"
+    return f"{stem}_{round(1000 * utterance.offset)}{length}"
+
+
+def _kaldi(waves: Path) -> Iterator[Utterance]:
+    """`wav.scp` with what lies beside it: `segments`, `text`, `utt2lang`, `utt2spk`."""
+    folder = waves.parent
+    paths = dict(_pairs(waves))
+    for name, path in paths.items():
+        if path.endswith("|"):
+            raise ManifestError(f"{waves}: {name} is a command, which is not run; write its output to a file")
+    texts, languages, speakers = (
+        dict(_pairs(folder / n)) if (folder / n).exists() else {} for n in ("text", "utt2lang", "utt2spk")
+    )
+    stretches = _segments(folder / "segments", paths) if (folder / "segments").exists() else None
+    for name, recording, offset, duration in stretches or ((n, n, 0.0, None) for n in paths):
+        audio = str(folder / paths[recording])
+        yield Utterance(name, audio, offset, duration, texts.get(name), languages.get(name), speakers.get(name))
+
+
+def _pairs(file: Path) -> Iterator[tuple[str, str]]:
+    for line in _lines(file):
+        if line.strip():
+            name, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+            yield name, rest.strip()
+
+
+def _segments(file: Path, paths: dict[str, str]) -> Iterator[tuple[str, str, float, float | None]]:
+    for number, line in enumerate(_lines(file), 1):
+        columns = line.split()
+        if not columns:
+            continue
+        try:
+            name, recording, start, end = columns
+            first, last = float(start), float(end)
+        except ValueError as error:
+            raise ManifestError(f"{file}, line {number}: expected 'utterance recording start end'") from error
+        if recording not in paths:
+            raise ManifestError(f"{file}, line {number}: {recording} is not in {KALDI_WAVES}")
+        yield name, recording, first, last - first

@@ -1,0 +1,113 @@
+"""Manifests of the kinds that people have, read lazily, with every fault named by its line."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from vermilion.errors import AudioError, ManifestError
+from vermilion.manifests import Utterance, iterate_manifest, read_manifest, write_manifest
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf8")
+    return path
+
+
+def test_native_lines_keep_what_they_say_and_resolve_paths(tmp_path):
+    row = {"audio_filepath": "a/talk.wav", "offset": 1.5, "duration": 2, "text": "你好", "lang": "zh", "id": "u1"}
+    found = read_manifest(lines(tmp_path / "m.jsonl", [{**row, "speaker": 7, "snr": 10}]))[0]
+    assert found == Utterance("u1", str(tmp_path / "a/talk.wav"), 1.5, 2.0, "你好", "zh", "7", {"snr": 10})
+
+
+def test_wenet_lines_and_gzip(tmp_path):
+    with gzip.open(tmp_path / "data.list.gz", "wt", encoding="utf8") as out:
+        out.write('{"key": "k", "wav": "/x/k.wav", "txt": "hello"}\n\n')
+    assert read_manifest(tmp_path / "data.list.gz") == [Utterance("k", "/x/k.wav", text="hello")]
+
+
+def test_lines_without_an_id_are_named_after_their_stretch(tmp_path):
+    rows = [{"audio_filepath": "t.wav"}, {"audio_filepath": "t.wav", "offset": 1.0, "duration": 0.5}]
+    assert [u.id for u in read_manifest(lines(tmp_path / "m.jsonl", rows))] == ["t", "t_1000_500"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "line 2 is no JSON"),
+        ("[]", "line 2 is no JSON object"),
+        ("{}", "names no recording"),
+        ('{"audio_filepath": "a", "offset": -1}', "offset is -1"),
+        ('{"audio_filepath": "a", "duration": "x"}', "duration is 'x'"),
+        ('{"audio_filepath": "a", "text": 3}', "text is 3"),
+        ('{"audio_filepath": {}}', "audio is"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"audio_filepath": "fine.wav"}\n' + line + "\n")
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(path)
+
+
+def test_reading_is_lazy(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"audio_filepath": "fine.wav"}\nnonsense\n')
+    assert next(iterate_manifest(path)).id == "fine"
+
+
+def test_missing_and_empty_manifests(tmp_path):
+    with pytest.raises(ManifestError, match="cannot read"):
+        read_manifest(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ManifestError, match="lists no recording"):
+        read_manifest(tmp_path / "empty.jsonl")
+
+
+def kaldi(folder):
+    (folder / "wav.scp").write_text("r1 long one.wav\nr2\t/abs/two.wav\n")
+    (folder / "text").write_text("u1 你 好\nu2 hi\n")
+    (folder / "utt2lang").write_text("u1 zh\nu2 en\n")
+    (folder / "utt2spk").write_text("u1 s1\n")
+    return folder
+
+
+def test_kaldi_folder_with_segments(tmp_path):
+    (kaldi(tmp_path) / "segments").write_text("u1 r1 0.5 1.75\nu2 r2 0 2\n")
+    first, second = read_manifest(tmp_path)
+    assert first == Utterance("u1", str(tmp_path / "long one.wav"), 0.5, 1.25, "你 好", "zh", "s1")
+    assert (second.audio, second.language, second.speaker) == ("/abs/two.wav", "en", None)
+
+
+def test_kaldi_waves_alone_and_commands_refused(tmp_path):
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    assert read_manifest(tmp_path / "wav.scp") == [Utterance("a", str(tmp_path / "a.wav"))]
+    (tmp_path / "wav.scp").write_text("a sox x.wav - |\n")
+    with pytest.raises(ManifestError, match="is a command"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["u1 r1 0.5", "u1 r1 a b", "u1 r9 0 1"])
+def test_kaldi_segments_that_do_not_fit(tmp_path, line):
+    (kaldi(tmp_path) / "segments").write_text(line + "\n")
+    with pytest.raises(ManifestError, match="line 1"):
+        read_manifest(tmp_path)
+
+
+def test_what_is_written_reads_back_wherever_the_folder_goes(tmp_path):
+    utterances = [Utterance("u", str(tmp_path / "data/a.wav"), 0.0, 1.0, "x", "en", None, {"set": "dev"})]
+    assert write_manifest(tmp_path / "data/m.jsonl", utterances) == 1
+    assert json.loads((tmp_path / "data/m.jsonl").read_text())["audio_filepath"] == "a.wav"
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert read_manifest(tmp_path / "moved/m.jsonl")[0].audio == str(tmp_path / "moved/a.wav")
+
+
+def test_a_stretch_is_loaded(tmp_path):
+    samples = np.linspace(-0.5, 0.5, 32000, dtype=np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    got = Utterance("u", str(tmp_path / "a.wav"), 0.5, 0.25).load()
+    assert np.array_equal(got, samples[8000:12000])
+    with pytest.raises(AudioError, match="before 3.00 s"):
+        Utterance("u", str(tmp_path / "a.wav"), 3.0).load()
