@@ -10,7 +10,10 @@ is in the manifest is not spoken again. The voices HELD speak test prompts only,
 import argparse
 import fcntl
 import hashlib
+import io
 import json
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,8 +37,10 @@ class Kokoro:
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(core.model_path()), options)
         self.vocabulary = json.loads((core._data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-        self.phonemes = mandarin_phonemes() if language == "zh" else english_phonemes()
-        first = ("z",) if language == "zh" else ("a", "b")
+        makers = {"zh": mandarin_phonemes, "en": english_phonemes}
+        self.phonemes = makers[language]() if language in makers else espeak_phonemes(language)
+        # languages with few voices of their own borrow all others': a voice is no more than a vector
+        first = {"zh": ("z",), "en": ("a", "b")}.get(language, ("a", "b", "e", "f", "h", "i", "j", "p", "z"))
         self.styles = {
             p.stem: np.fromfile(p, np.float32).reshape(-1, 1, 256)
             for p in sorted(voices.glob("*.bin"))
@@ -72,6 +77,32 @@ class Hibari:
 
     def __call__(self, text: str, random: np.random.Generator, held: bool) -> tuple[str, np.ndarray]:
         return "hibari_heart", self.engine(text, speed=random.uniform(0.8, 1.3), seed=int(random.integers(1 << 30)))
+
+
+class Espeak:
+    """The formant synthesiser of espeak-ng, robotic, in its variants of a voice."""
+
+    VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
+
+    def __init__(self, language: str) -> None:
+        self.language = {"zh": "cmn"}.get(language, language)
+
+    def __call__(self, text: str, random: np.random.Generator, held: bool) -> tuple[str, np.ndarray]:
+        variant = str(random.choice(self.VARIANTS[5:7] if held else self.VARIANTS[:5] + self.VARIANTS[7:]))
+        voice, speed, pitch = f"{self.language}+{variant}", random.integers(130, 200), random.integers(30, 70)
+        command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(speed), "-p", str(pitch), text]
+        wave = subprocess.run(command, capture_output=True, check=True).stdout
+        samples, rate = soundfile.read(io.BytesIO(wave), dtype="float32")
+        return f"espeak-{voice}", soxr.resample(samples, rate, RATE)
+
+
+def espeak_phonemes(language: str) -> Callable[[str], str]:
+    def phonemes(text: str) -> str:
+        command = ["espeak-ng", "-q", "--ipa", "-v", language, text]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return re.sub(r"\([a-z-]+\)", "", " ".join(found.split())) + "."
+
+    return phonemes
 
 
 def mandarin_phonemes() -> Callable[[str], str]:
@@ -120,8 +151,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--prompts", type=Path, required=True)
     arguments.add_argument("--voices", type=Path, help="folder of Kokoro's voices")
-    arguments.add_argument("--lang", choices=["zh", "en"], required=True)
-    arguments.add_argument("--engine", choices=["kokoro", "hibari"], default="kokoro")
+    arguments.add_argument("--lang", choices=["zh", "en", "es", "fr", "it", "ru", "de"], required=True)
+    arguments.add_argument("--engine", choices=["kokoro", "hibari", "espeak"], default="kokoro")
     arguments.add_argument("--sets", nargs="+", default=["train", "dev", "test"])
     arguments.add_argument("--hours", type=float, default=100.0, help="stop when so much is spoken in this run")
     arguments.add_argument("--part", default="0/1", help="this process's part of the prompts: number/of how many")
@@ -131,7 +162,11 @@ def main() -> None:
     number, parts = (int(n) for n in given.part.split("/"))
     manifest = given.out / (f"{given.engine}-{given.lang}" + (f"-{number}" if parts > 1 else "") + ".jsonl")
     done = {json.loads(line)["id"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
-    speak = Kokoro(given.lang, given.voices) if given.engine == "kokoro" else Hibari()
+    speak: Callable[[str, np.random.Generator, bool], tuple[str, np.ndarray]]
+    if given.engine == "kokoro":
+        speak = Kokoro(given.lang, given.voices)
+    else:
+        speak = Hibari() if given.engine == "hibari" else Espeak(given.lang)
     seconds, begin = 0.0, time.monotonic()
     with manifest.open("a", encoding="utf-8") as out:
         fcntl.flock(out, fcntl.LOCK_EX)
@@ -140,7 +175,7 @@ def main() -> None:
                 continue
             key = f"{given.engine}-{row['id']}"
             random = np.random.default_rng(hash_of(key))
-            voice, samples = speak(row["text"], random, held=row["set"] == "test")
+            voice, samples = speak(row["text"], random, row["set"] == "test")
             samples = soxr.resample(trimmed(samples, random), RATE, 16000)
             if samples.size < 4000:
                 print("nothing was spoken:", row)

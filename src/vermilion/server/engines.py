@@ -158,6 +158,8 @@ class _Slot:
 
     engine: Engine | None = None
     idle_since: float = 0.0
+    waiting: int = 0
+    """requests that wait for its models"""
 
 
 class EnginePool:
@@ -341,8 +343,12 @@ class EnginePool:
         engine = slot.engine
         if engine is None or engine.dead:
             engine = self._started(slot)
-        slot.idle_since = time.monotonic()
-        await asyncio.shield(engine.ready)
+        slot.waiting += 1
+        try:
+            await asyncio.shield(engine.ready)
+        finally:
+            slot.waiting -= 1
+            slot.idle_since = time.monotonic()
         return engine
 
     def _started(self, slot: _Slot) -> Engine:
@@ -359,7 +365,7 @@ class EnginePool:
                     continue
                 if engine.dead:
                     self._revive(slot)
-                elif not engine.idle or not engine.ready.done():  # who waits for its models listens only then
+                elif not engine.idle or slot.waiting or not engine.ready.done():
                     slot.idle_since = time.monotonic()
                 elif self.keep_alive is not None and time.monotonic() - slot.idle_since >= self.keep_alive:
                     log.info("an engine had nothing to do for %g s and gives its memory back", self.keep_alive)
