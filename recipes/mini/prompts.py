@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LANGUAGES = ("es", "fr", "it", "ru", "de")
+EASY = 3
+"""Mandarin up to this level (907 characters) comes first: little speech covers few characters"""
 MANDARIN = re.compile(r"[㐀-䶿一-鿿，。？！、；：“”‘’《》…—]+")
 ENGLISH = re.compile(r"[A-Za-z' ,.;:?!-]+")
 MESSAGE = re.compile(r'message\s*=\s*_\s*"([^"]+)"')
@@ -82,6 +84,11 @@ def translated(packages: Path, language: str) -> Iterator[tuple[str, str]]:
                         yield from ((k, v) for k, v in catalogue.items() if isinstance(k, str) and k)
 
 
+def level(row: dict) -> int:
+    """HSK level of an everyday Mandarin sentence; 0 of everything else."""
+    return int(row["id"][3]) if row["lang"] == "zh" else 0
+
+
 def foreign(packages: Path, language: str, most: int) -> list[dict]:
     """Single sentences of a translation, for language identification."""
     texts = set()
@@ -112,6 +119,7 @@ def main() -> None:
     rows = everyday() + dialogue(given.packages)
     rows += [row for language in LANGUAGES for row in foreign(given.packages, language, 600)]
     random.Random(7).shuffle(rows)
+    rows.sort(key=lambda row: level(row) > EASY)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
     print(f"{len(rows)} prompts")

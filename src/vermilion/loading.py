@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vermilion.transcript import Failure, Recognition
     from vermilion.vad import EventOptions, StreamingVadOptions, StreamingVoiceActivityDetector, VadOptions
 
-AUTO, STARTER = "auto", "starter"
+AUTO, STARTER, MINI = "auto", "starter", "mini"
 VLLM_SUFFIX = "-vllm"
 VLLM_FOLDER = f"FireRedASR2-LLM{VLLM_SUFFIX}"
 VLLM_KEY = "VLLM_API_KEY"
@@ -49,7 +49,8 @@ def load(
 
     Args:
         name: None or "auto" = the best models present; "fireredasr2-aed", "fireredasr2-llm" = with that recogniser;
-            "starter" = the models out of package-registry wheels; else a folder with the published layout.
+            "starter" = the models out of package-registry wheels; "mini" = the small set that `recipes/mini` trains;
+            else a folder with the published layout.
         options: switches of the pipeline, choice of recogniser, device, precision.
         vad: options of the voice activity detector.
         punctuation_max_length: sentences are cut beyond this length in characters; -1 = no limit.
@@ -123,14 +124,16 @@ class Builder:
     options: PipelineOptions = field(default_factory=PipelineOptions)
 
     def __post_init__(self) -> None:
-        known = (None, AUTO, STARTER, *RECOGNIZERS)
+        known = (None, AUTO, STARTER, MINI, *RECOGNIZERS)
         if self.name not in known and not Path(str(self.name)).is_dir():
             names = ", ".join(str(k) for k in known if k)
             raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
 
     @property
     def folder(self) -> Path | None:
-        """The folder that the caller pointed at."""
+        """The folder that the caller pointed at, or that of the mini set."""
+        if self.name == MINI:
+            return catalogue.mini_folder()
         return Path(self.name) if self.name is not None and Path(self.name).is_dir() else None
 
     def find(self, entry: str) -> Path | None:

@@ -16,6 +16,7 @@ from vermilion.errors import CheckpointError
 
 MODELS_VARIABLE = "VERMILION_MODELS"
 CACHE_VARIABLE = "VERMILION_CACHE"
+MINI_VARIABLE = "VERMILION_MINI"
 PICKLED = ".pth.tar"
 
 
@@ -194,6 +195,22 @@ def cache_dir() -> Path:
     if own := os.environ.get(CACHE_VARIABLE):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "vermilion"
+
+
+def mini_folder() -> Path:
+    """Folder of the mini set: `VERMILION_MINI`, else `recipes/mini/models` of the source tree that this code is in.
+
+    Raises:
+        CheckpointError: it is not there (an installed wheel has no recipes).
+    """
+    own = os.environ.get(MINI_VARIABLE)
+    folder = Path(own).expanduser() if own else Path(__file__).parents[3] / "recipes" / "mini" / "models"
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"the mini models are not at {folder}: they are in Vermilion's source repository, folder "
+            f"recipes/mini/models; point --models or {MINI_VARIABLE} at it"
+        )
+    return folder
 
 
 def modelscope_cache() -> Path:
