@@ -90,16 +90,18 @@ class Espeak:
     def __call__(self, text: str, random: np.random.Generator, held: bool) -> tuple[str, np.ndarray]:
         variant = str(random.choice(self.VARIANTS[5:7] if held else self.VARIANTS[:5] + self.VARIANTS[7:]))
         voice, speed, pitch = f"{self.language}+{variant}", random.integers(130, 200), random.integers(30, 70)
-        command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(speed), "-p", str(pitch), text]
-        wave = subprocess.run(command, capture_output=True, check=True).stdout
+        command = ["espeak-ng", "--stdout", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdin"]
+        wave = subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
+        if len(wave) < 1000:
+            return f"espeak-{voice}", np.zeros(0, np.float32)
         samples, rate = soundfile.read(io.BytesIO(wave), dtype="float32")
         return f"espeak-{voice}", soxr.resample(samples, rate, RATE)
 
 
 def espeak_phonemes(language: str) -> Callable[[str], str]:
     def phonemes(text: str) -> str:
-        command = ["espeak-ng", "-q", "--ipa", "-v", language, text]
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = ["espeak-ng", "-q", "--ipa", "-v", language, "--stdin"]
+        found = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
         return re.sub(r"\([a-z-]+\)", "", " ".join(found.split())) + "."
 
     return phonemes
@@ -176,7 +178,8 @@ def main() -> None:
             key = f"{given.engine}-{row['id']}"
             random = np.random.default_rng(hash_of(key))
             voice, samples = speak(row["text"], random, row["set"] == "test")
-            samples = soxr.resample(trimmed(samples, random), RATE, 16000)
+            samples = trimmed(samples, random)
+            samples = soxr.resample(samples, RATE, 16000) if samples.size else samples
             if samples.size < 4000:
                 print("nothing was spoken:", row)
                 continue
