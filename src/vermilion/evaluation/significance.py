@@ -39,7 +39,7 @@ class Difference:
     low: float
     high: float
     p: float
-    """probability of a difference at least so large, either way, if the systems were alike (approximate randomisation)"""
+    """probability of a difference at least so large, either way, if the systems were alike (by random swaps)"""
     better: float
     """share of the bootstrap samples in which A's figure is the smaller one"""
     level: float = LEVEL
