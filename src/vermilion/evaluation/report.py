@@ -154,9 +154,9 @@ def _notes(evaluations: Sequence[Evaluation], lines: Sequence[Line]) -> str:
 def _plots(drawn: Mapping[str, bytes]) -> str:
     if not drawn:
         return ""
+    coded = {name: base64.b64encode(data).decode("ascii") for name, data in drawn.items()}
     figures = (
-        f'<figure><img alt="{safe(name)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}"></figure>'
-        for name, data in drawn.items()
+        f'<figure><img alt="{safe(name)}" src="data:image/png;base64,{data}"></figure>' for name, data in coded.items()
     )
     return f'<h2>Curves</h2><div class="plots">{"".join(figures)}</div>'
 
