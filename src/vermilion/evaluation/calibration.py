@@ -176,7 +176,7 @@ def fit(samples: Samples, method: Method | Literal["auto"] = "auto", folds: int 
 
 
 def calibrate(
-    utterances: Samples, words: Samples, method: Method | Literal["auto"] = "auto", model: str = ""
+    utterances: Samples, words: Samples | None = None, method: Method | Literal["auto"] = "auto", model: str = ""
 ) -> tuple[Calibration, dict[str, Fitted]]:
     """Fit what there are samples for.
 
@@ -187,7 +187,7 @@ def calibrate(
         OptionsError: too few recordings.
     """
     found = {"utterance": fit(utterances, method)}
-    if len(words):
+    if words is not None and len(words):
         found["word"] = fit(words, method)
     about = {name: fitted.to_dict() for name, fitted in found.items()}
     curves = {name: fitted.curve for name, fitted in found.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vermilion.evaluation.calibration import Reliability
+from vermilion.evaluation.calibration import Reliability, Samples, reliability
 from vermilion.evaluation.languages import LanguageScore, Level
 from vermilion.evaluation.normalisation import Normalisation, Unit
 from vermilion.evaluation.recognition import Step
@@ -93,9 +93,15 @@ class Evaluation:
     sets: tuple[SetResult, ...]
     curves: Mapping[str, RocCurve] = field(default_factory=dict, repr=False)
     confusion: LanguageScore | None = field(default=None, repr=False)
-    reliability: Mapping[str, Reliability] = field(default_factory=dict, repr=False)
+    confidences: Mapping[str, Samples] = field(default_factory=dict, repr=False)
+    """with what was right about them: of "utterance", "word", "language"; none if the system gives none"""
 
     @property
     def headline(self) -> Figure:
         """The first figure."""
         return self.figures[0]
+
+    @property
+    def reliability(self) -> dict[str, Reliability]:
+        """How the confidences compare with what was right."""
+        return {name: reliability(s.confidences, s.correct) for name, s in self.confidences.items()}

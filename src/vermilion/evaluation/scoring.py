@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vermilion.errors import ManifestError
 from vermilion.evaluation import calibration, languages, punctuation, recognition, timing, voice_activity
-from vermilion.evaluation.calibration import Reliability, Samples
+from vermilion.evaluation.calibration import Samples
 from vermilion.evaluation.journal import Answer
 from vermilion.evaluation.results import Evaluation, Figure, Row, ScoringOptions, SetResult
 from vermilion.evaluation.sets import NamedSet, events_of, spans_of, words_of
@@ -50,11 +50,11 @@ def _recognition(system: str, sets: Sequence[NamedSet], answers: Answers, option
         rows = []
         for utterance, answer in zip(test_set.utterances, answers[test_set.name], strict=True):
             rows.append(_text_row(utterance, answer, options))
-            samples.add(utterance, answer)
+            samples.add(test_set.name, utterance, answer)
         results.append(_result(test_set, answers, rows, _text_figures(rows)))
     name = _rate_name(options)
     figures = (Figure(name), *_TEXT_FIGURES)
-    return Evaluation("asr", system, figures, figures[0], tuple(_named(results, name)), reliability=samples.curves())
+    return Evaluation("asr", system, figures, figures[0], tuple(_named(results, name)), confidences=samples.known())
 
 
 _TEXT_FIGURES = (
@@ -106,28 +106,19 @@ class _Confidences:
     def __init__(self) -> None:
         self.found: dict[str, list[Samples]] = {"utterance": [], "word": []}
 
-    def add(self, utterance: Utterance, answer: Answer) -> None:
+    def add(self, set_name: str, utterance: Utterance, answer: Answer) -> None:
         value = answer.value
         if value is None or utterance.text is None or "confidence" not in value:
             return
+        id = f"{set_name}/{utterance.id}"
         heard = Recognition(value["text"], value["confidence"], words=_words(value))
-        self.found["utterance"].append(calibration.utterance_sample(utterance.id, heard, utterance.text))
-        self.found["word"].append(calibration.word_samples(utterance.id, heard, utterance.text))
+        self.found["utterance"].append(calibration.utterance_sample(id, heard, utterance.text))
+        self.found["word"].append(calibration.word_samples(id, heard, utterance.text))
 
-    def samples(self) -> dict[str, Samples]:
-        return {name: calibration.gathered(rows) for name, rows in self.found.items()}
-
-    def curves(self) -> dict[str, Reliability]:
-        return {n: calibration.reliability(s.confidences, s.correct) for n, s in self.samples().items() if len(s)}
-
-
-def confidence_samples(sets: Sequence[NamedSet], answers: Answers) -> dict[str, Samples]:
-    """Confidences of "utterance" and "word" with what was right about them, for `calibration.calibrate`."""
-    samples = _Confidences()
-    for test_set in sets:
-        for utterance, answer in zip(test_set.utterances, answers[test_set.name], strict=True):
-            samples.add(utterance, answer)
-    return samples.samples()
+    def known(self) -> dict[str, Samples]:
+        """Those of a system that gives any: zeros stand for none."""
+        gathered = {name: calibration.gathered(rows) for name, rows in self.found.items()}
+        return {name: samples for name, samples in gathered.items() if any(samples.confidences)}
 
 
 # ---- voice activity
@@ -267,7 +258,7 @@ def _languages(system: str, sets: Sequence[NamedSet], answers: Answers, options:
             rows.append(Row(utterance, float(not right), 1.0, _why(answer), true, got))
             own.append((true, got))
             if answer.value and "confidence" in answer.value:
-                samples.append((answer.value["confidence"], float(right)))
+                samples.append(Samples((answer.value["confidence"],), (float(right),), (utterance.id,)))
         score = languages.score(own, options.level)
         shares = {"accuracy": score.accuracy, "macro accuracy": score.macro_accuracy, "recordings": score.total}
         results.append(_result(test_set, answers, rows, shares))
@@ -276,11 +267,11 @@ def _languages(system: str, sets: Sequence[NamedSet], answers: Answers, options:
         Figure("accuracy", smaller_is_better=False), Figure("macro accuracy", smaller_is_better=False),
         Figure("recordings", ""),
     )  # fmt: skip
-    sure, outcome = [s[0] for s in samples], [s[1] for s in samples]
-    curve = {"language": calibration.reliability(sure, outcome)} if samples else {}
+    sure = calibration.gathered(samples)
+    known = {"language": sure} if any(sure.confidences) else {}
     confusion = languages.score(pairs, options.level)
     return Evaluation(
-        "lid", system, figures, Figure("error rate"), tuple(results), confusion=confusion, reliability=curve
+        "lid", system, figures, Figure("error rate"), tuple(results), confusion=confusion, confidences=known
     )
 
 
@@ -368,7 +359,7 @@ def _pipeline(system: str, sets: Sequence[NamedSet], answers: Answers, options: 
     return Evaluation(
         "pipeline", system, tuple(f for p in parts for f in p.figures), parts[0].compared, tuple(merged),
         {k: v for p in parts for k, v in p.curves.items()}, next((p.confusion for p in parts if p.confusion), None),
-        {k: v for p in parts for k, v in p.reliability.items()},
+        {k: v for p in parts for k, v in p.confidences.items()},
     )  # fmt: skip
 
 
@@ -381,7 +372,7 @@ def _prefixed(part: Evaluation, prefix: str) -> Evaluation:
         for s in part.sets
     )
     return Evaluation(
-        part.kind, part.system, figures, part.compared, sets, part.curves, part.confusion, part.reliability
+        part.kind, part.system, figures, part.compared, sets, part.curves, part.confusion, part.confidences
     )
 
 

@@ -41,8 +41,9 @@ class Task(Protocol):
 
     kind: str
     """"asr", "vad", "events", "lid", "punc", "timestamps" or "pipeline" """
-    reads_reference: bool
-    """the system is given text or language of the line"""
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the system is given text or language of the line."""
 
     @property
     def system(self) -> str:
