@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "punc": "Precision, recall and F1 of restored punctuation.",
     "timestamps": "Distance of word times from true ones.",
     "pipeline": "Whole transcripts: text, and what else the lines have references for.",
+    "table": "A table of the report: ours beside the published figures.",
 }
 """what `vermilion evaluate --help` says; equal to the first line of each docstring in `vermilion.cli.evaluate_NAME`"""
 

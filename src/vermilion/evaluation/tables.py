@@ -20,8 +20,8 @@ FILE = "recordings.jsonl"
 """what a recording adds to the compared figure, for `--against`"""
 AVERAGE = "average"
 """name of the macro average of all sets"""
-Published = Mapping[str, Mapping[str, float]]
-"""system → set or group → headline figure as others report it (a share, not percent)"""
+Published = Mapping[str, Mapping[str, float | Mapping[str, float]]]
+"""system → set or group → what others report: the headline figure (a share, not percent), or figures by name"""
 PerRecording = Mapping[tuple[str, str], tuple[float, float]]
 """(set, id) → errors, length"""
 
@@ -226,7 +226,11 @@ def _average(evaluation: Evaluation, group: str) -> Line:
 
 def _published(name: str, published: Published, first: Evaluation, *, macro: bool = False) -> list[Line]:
     return [
-        Line(name, system, {first.headline.name: figures[name]}, macro=macro, published=True)
+        Line(name, system, _figures(figures[name], first.headline.name), macro=macro, published=True)
         for system, figures in published.items()
         if name in figures
     ]
+
+
+def _figures(given: float | Mapping[str, float], headline: str) -> Mapping[str, float | None]:
+    return dict(given) if isinstance(given, Mapping) else {headline: given}
