@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from vermilion.evaluation.recognition import Step
 from vermilion.formats.width import clean
-from vermilion.text import needs_blank
+from vermilion.text import is_wide, needs_blank
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES = {"substitute": "bold red", "delete": "bold magenta", "insert": "bold blue"}
-GAP = "∗"
-"""stands where the other line has a token and this one has none"""
+GAP, WIDE_GAP = "∗", "＊"
+"""stand where the other line has a letter, or a Chinese one, and this one has none"""
 
 
 def terminal(steps: Sequence[Step]) -> Text:
@@ -50,12 +50,14 @@ def _pieces(steps: Sequence[Step], hypothesis: bool) -> Iterator[tuple[str, str]
     for kind, run in groupby(steps, key=lambda s: s.kind):
         text = ""
         for step in run:
-            token = (step.hypothesis if hypothesis else step.reference) or GAP * max(
-                1, len(step.reference or step.hypothesis)
-            )
+            token = (step.hypothesis if hypothesis else step.reference) or _gap(step.reference or step.hypothesis)
             text += (" " if needs_blank(last, token) else "") + token
             last = token
         blank = len(text) - len(text.lstrip(" "))
         if blank:
             yield " ", "equal"
         yield text[blank:], kind
+
+
+def _gap(other: str) -> str:
+    return WIDE_GAP if is_wide(other[-1]) else GAP * len(other)
