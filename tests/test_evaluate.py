@@ -69,7 +69,9 @@ def material(prepared, tmp_path):
 
 
 def evaluated_lines(capsys, material, task, *more):
-    code = main(["evaluate", task, str(material / "test.jsonl"), "-m", str(material / "models"), "--json", *more])
+    fast = ["--max-tokens", "6"] if task in ("asr", "timestamps", "pipeline") else []
+    models = ["-m", str(material / "models"), *fast]
+    code = main(["evaluate", task, str(material / "test.jsonl"), *models, "--json", *more])
     out, err = capsys.readouterr()
     return code, [json.loads(line) for line in out.splitlines()], err
 
@@ -104,7 +106,8 @@ def test_asr(material, capsys):
 
 
 def test_asr_prints_a_table_and_the_worst_recordings(material, capsys):
-    assert main(["evaluate", "asr", str(material / "test.jsonl"), "-m", str(material / "models"), "--show", "1"]) == 0
+    fast = ["-m", str(material / "models"), "--max-tokens", "6"]
+    assert main(["evaluate", "asr", str(material / "test.jsonl"), *fast, "--show", "1"]) == 0
     out = capsys.readouterr().out
     assert "error rate" in out
     assert "FireRedASR2-AED" in out
@@ -199,6 +202,7 @@ def test_calibrate(material, capsys):
     rows = [Utterance(f"u{i}", str(material / f"{i % 4}.wav"), text="你好 hello") for i in range(24)]
     write_manifest(material / "dev.jsonl", rows)
     arguments = ["calibrate", str(material / "dev.jsonl"), "-m", str(material / "models"), "-o", str(material / "cal")]
+    arguments += ["--max-tokens", "6"]
     assert main([*arguments, "--no-save", "--json"]) == 0
     before = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["confidence"] for row in before] == ["utterance", "word"]

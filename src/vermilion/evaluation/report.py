@@ -93,7 +93,7 @@ def render(
     first = evaluations[0]
     recordings = sum(len(s.rows) for s in first.sets)
     seconds = sum(s.audio_seconds for s in first.sets)
-    sound = f", {seconds / 3600:.2f} h" if seconds else ""
+    sound = f", {_clock(seconds)} of audio" if seconds else ""
     parts = {
         "{{title}}": safe(f"{TITLES.get(first.kind, first.kind)}: {', '.join(e.system for e in evaluations)}"),
         "{{subtitle}}": safe(f"{recordings} recordings{sound} in {', '.join(s.name for s in first.sets)}"),
@@ -105,6 +105,11 @@ def render(
         "{{about}}": "".join(f"<dt>{safe(k)}</dt><dd>{safe(v)}</dd>" for k, v in about.items()),
     }
     return filled(resources.files("vermilion.evaluation").joinpath("report.html").read_text("utf-8"), parts)
+
+
+def _clock(seconds: float) -> str:
+    """Hours and minutes, or seconds."""
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
@@ -199,7 +204,7 @@ def player(row: Row, most_seconds: float) -> str:
     except (VermilionError, soundfile.LibsndfileError, OSError):
         return ""
     data = base64.b64encode(out.getvalue()).decode("ascii")
-    return f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>'
+    return f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{data}"></audio>'
 
 
 def _failures(evaluations: Sequence[Evaluation]) -> str:
