@@ -55,7 +55,7 @@ def table(number: int) -> ReportTable:
         raise OptionsError(f"the report's figures are kept for tables {', '.join(tables)}, not for {number}")
     found = tables[str(number)]
     systems = {
-        system: {name: {key: value / 100 for key, value in figures.items()} for name, figures in rows.items()}
+        system: {name: {key: round(value / 100, 6) for key, value in figures.items()} for name, figures in rows.items()}
         for system, rows in found["systems"].items()
     }
     return ReportTable(
