@@ -21,7 +21,7 @@ COMMANDS = {
     "align": "Give the words of a known text their times in a recording.",
     "plot": "Draw a timeline of a recording: waveform, speech, events, languages, words.",
     "compare": "Compare precisions and searches on recordings of your own.",
-    "prepare": "Turn a public test set into a manifest, from the folder that its owners distribute.",
+    "prepare": "Make a manifest of a public test set out of its owners' folder.",
     "evaluate": "Measure the modules, and other systems, on test sets with references.",
     "calibrate": "Fit a recogniser's confidences to what is right, from recordings with texts.",
     "models": "List the known models: which are present, where, how large.",

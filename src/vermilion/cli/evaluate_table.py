@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   vermilion evaluate table 2 --data manifests -o out
   vermilion evaluate table 6 --data manifests --recognizer llm
-  vermilion evaluate table 3 --data manifests --system vermilion --system silero
+  vermilion evaluate table 3 --data manifests --system vermilion --system ten
 
 Table 2: recognition; 3: voice activity; 4: languages; 5: punctuation;
 6: recognition set by set. The folder holds a manifest per test set, as

@@ -32,7 +32,7 @@ def prepare(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Turn a public test set into a manifest, from the folder that its owners distribute."""
+    """Make a manifest of a public test set out of its owners' folder."""
     from vermilion.errors import OptionsError
     from vermilion.evaluation import corpora
 
