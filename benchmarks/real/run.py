@@ -27,7 +27,7 @@ from vermilion.errors import CheckpointError, MissingDependencyError  # noqa: E4
 from vermilion.evaluation import peers, tasks  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.journal import FILE, Journal  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.results import Evaluation, ScoringOptions  # noqa: E402 - the thread counts come first
-from vermilion.evaluation.running import run  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.running import Step, run  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.scoring import evaluated  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.sets import NamedSet  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.texts import as_set, read_texts  # noqa: E402 - the thread counts come first
@@ -37,6 +37,7 @@ from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts
 
 KINDS = ("vad", "events", "lid", "asr", "punc")
 LANGUAGES = ("en", "es", "fr", "it", "ru", "cs", "nl")
+SILENT, FALSE_ALARMS = "no speech", "FAR"
 TITLES = {
     "vad": "Voice activity",
     "events": "Speech, singing, music",
@@ -112,20 +113,28 @@ def covered(task: tasks.Task, sets: list[NamedSet]) -> list[NamedSet]:
     return sets if known is None else [s for s in sets if s.name in known]
 
 
-def measured(system: System, sets: list[NamedSet], folder: Path) -> Evaluation | None:
-    """Ask for what is not known yet, and score; None if the models lack the module."""
+def measured(system: System, sets: list[NamedSet], folder: Path, ask: bool) -> Evaluation | None:
+    """Ask for what is not known yet, and score; None if the models lack the module.
+
+    Args:
+        system: is loaded only if something is not known.
+        sets: the recordings and references.
+        folder: of the answers.
+        ask: False = what earlier runs answered is enough.
+    """
     home = folder / system.kind / system.label
-    about = {"label": system.label, "kind": system.kind}
-    reads = system.kind in ("asr", "punc")
-    if (home / FILE).exists():
-        with Journal(home, about, reads_reference=reads) as journal:
-            known = [s for s in sets if all(journal.get(s.name, u) is not None for u in s.utterances)]
-            title = (home / "name").read_text(encoding="utf-8") if (home / "name").exists() else ""
-            wanted = (home / "sets").read_text(encoding="utf-8").split("\n") if title else []
-            if title and {s.name for s in known} >= {s.name for s in sets if s.name in wanted}:
-                known = [s for s in known if s.name in wanted]
+    title = home / "system"
+    if (home / FILE).exists() and title.exists():
+        name, *wanted = title.read_text(encoding="utf-8").splitlines()
+        sets = [s for s in sets if s.name in wanted]
+        with journal_of(system, folder) as journal:
+            known = [NamedSet(s.name, tuple(u for u in s.utterances if journal.get(s.name, u))) for s in sets]
+            if not ask or known == sets:
+                known = [s for s in known if s.utterances]
                 answers = {s.name: [journal.get(s.name, u) for u in s.utterances] for s in known}
-                return evaluated(system.kind, title, known, answers, ScoringOptions())
+                return evaluated(system.kind, name, known, answers, ScoringOptions()) if known else None
+    if not ask:
+        return None
     try:
         task = system.build()
     except (Absent, CheckpointError, MissingDependencyError) as error:
@@ -133,24 +142,27 @@ def measured(system: System, sets: list[NamedSet], folder: Path) -> Evaluation |
         return None
     sets = covered(task, sets)
     total = sum(len(s.utterances) for s in sets)
-    with Journal(home, about, reads_reference=reads) as journal:
-        answers = run(
-            task,
-            sets,
-            journal,
-            lambda step: print(f"{system.kind} {system.label}: {step.set_name} {step.done}/{total}", flush=True),
-        )
-    (home / "name").write_text(task.system, encoding="utf-8")
-    (home / "sets").write_text("\n".join(s.name for s in sets), encoding="utf-8")
+
+    def report(step: Step) -> None:
+        print(f"{system.kind} {system.label}: {step.set_name} {step.done}/{total}", flush=True)
+
+    with journal_of(system, folder) as journal:
+        title.write_text("\n".join([task.system, *(s.name for s in sets)]), encoding="utf-8")
+        answers = run(task, sets, journal, report)
     return evaluated(system.kind, task.system, sets, answers, ScoringOptions())
 
 
-def whole(evaluation: Evaluation, sets: list[NamedSet], folder: Path, label: str) -> Evaluation:
+def journal_of(system: System, folder: Path) -> Journal:
+    about = {"label": system.label, "kind": system.kind}
+    return Journal(folder / system.kind / system.label, about, reads_reference=system.kind in ("asr", "punc"))
+
+
+def whole(evaluation: Evaluation, folder: Path, label: str) -> Evaluation:
     """The same answers scored as one set."""
+    utterances = [(s.name, row.utterance) for s in evaluation.sets for row in s.rows]
     with Journal(folder / evaluation.kind / label, {"label": label, "kind": evaluation.kind}) as journal:
-        pairs = [(u, journal.get(s.name, u)) for s in sets for u in s.utterances]
-    answers = {"all": [a for _, a in pairs if a is not None]}
-    return evaluated(evaluation.kind, evaluation.system, [NamedSet("all", tuple(u for u, a in pairs if a))], answers)
+        answers = {"all": [a for name, u in utterances if (a := journal.get(name, u)) is not None]}
+    return evaluated(evaluation.kind, evaluation.system, [NamedSet("all", tuple(u for _, u in utterances))], answers)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -168,30 +180,28 @@ def speed(evaluation: Evaluation) -> str:
     return f"{audio / seconds:.3g}" if audio and seconds else "-"
 
 
-def by_set(found: dict[str, Evaluation], sets: Sequence[NamedSet], figure: str) -> str:
-    """Systems in lines, sets in columns, the macro average of what a system was asked at the end."""
+def by_set(found: dict[str, Evaluation], figure: str) -> str:
+    """Systems in lines, sets in columns (with the most recordings that any system was asked about), then the mean."""
+    counts: dict[str, int] = {}
+    for evaluation in found.values():
+        for result in evaluation.sets:
+            counts[result.name] = max(counts.get(result.name, 0), len(result.rows))
     rows = []
     for label, evaluation in found.items():
         values = {s.name: s.figures.get(figure) for s in evaluation.sets}
         known = [v for v in values.values() if v is not None]
         average = percent(sum(known) / len(known)) if len(known) > 1 else ""
-        rows.append(
-            [
-                f"{label}: {evaluation.system}",
-                *(percent(values[s.name]) if s.name in values else "" for s in sets),
-                average,
-                speed(evaluation),
-            ]
-        )
-    return markdown(["", *(s.name for s in sets), "average", "audio s/s"], rows)
+        cells = [percent(values[name]) if name in values else "" for name in counts]
+        rows.append([f"{label}: {evaluation.system}", *cells, average, speed(evaluation)])
+    return markdown(["", *(f"{name} ({n})" for name, n in counts.items()), "mean", "audio s/s"], rows)
 
 
-def voice_activity_table(found: dict[str, Evaluation], sets: list[NamedSet], folder: Path) -> str:
+def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
     """All recordings together; then F1 by condition (false alarms where nobody speaks)."""
     names = ("AUC", "F1", "FAR", "MR")
     rows = []
     for label, evaluation in found.items():
-        total = whole(evaluation, sets, folder, label).sets[0].figures
+        total = whole(evaluation, folder, label).sets[0].figures
         segments = [f"{total['missed']:.0f} / {total['false']:.0f} / {total['split']:.0f} / {total['merged']:.0f}"]
         offs = [f"{1000 * (total[n] or 0):.0f}" for n in ("start off", "end off")]
         rows.append(
@@ -200,12 +210,14 @@ def voice_activity_table(found: dict[str, Evaluation], sets: list[NamedSet], fol
     first = markdown(
         ["", *names, "segments missed / false / split / merged", "start off, ms", "end off, ms", "audio s/s"], rows
     )
+    conditions = list(dict.fromkeys(s.name for evaluation in found.values() for s in evaluation.sets))
     rows = []
     for label, evaluation in found.items():
-        figures = {s.name: s.figures for s in evaluation.sets}
-        cells = [percent(figures[s.name]["FAR" if s.name.startswith("no speech") else "F1"]) for s in sets]
-        rows.append([f"{label}: {evaluation.system}", *cells])
-    headings = [f"{s.name} (FAR)" if s.name.startswith("no speech") else s.name for s in sets]
+        figures = {s.name: s.figures[FALSE_ALARMS if s.name.startswith(SILENT) else "F1"] for s in evaluation.sets}
+        rows.append(
+            [f"{label}: {evaluation.system}", *(percent(figures[c]) if c in figures else "" for c in conditions)]
+        )
+    headings = [f"{c} ({FALSE_ALARMS})" if c.startswith(SILENT) else c for c in conditions]
     second = markdown(["", *headings], rows)
     return f"{first}\n\nF1 by condition; where nobody speaks, the share of frames called speech:\n\n{second}"
 
@@ -219,12 +231,13 @@ def event_table(found: dict[str, Evaluation]) -> str:
     return markdown(["", "event", "AUC", "F1", "FAR", "MR"], rows)
 
 
-def table(kind: str, found: dict[str, Evaluation], sets: list[NamedSet], folder: Path) -> str:
+def table(kind: str, found: dict[str, Evaluation], folder: Path) -> str:
     if kind == "vad":
-        return voice_activity_table(found, sets, folder)
+        return voice_activity_table(found, folder)
     if kind == "events":
         return event_table(found)
-    return by_set(found, sets, {"lid": "accuracy", "asr": next(iter(found.values())).headline.name, "punc": "F1"}[kind])
+    figure = {"lid": "accuracy", "asr": next(iter(found.values())).headline.name, "punc": "F1"}[kind]
+    return by_set(found, figure)
 
 
 def main() -> int:
@@ -234,6 +247,7 @@ def main() -> int:
     parser.add_argument("--peers", default="", help=f"out of {','.join(peers.DETECTORS)}")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--limit", type=int, help="only so many recordings of each set")
+    parser.add_argument("--known", action="store_true", help="only lay out what earlier runs answered")
     parser.add_argument("--markdown", type=Path, help="file for the tables; else they are printed")
     args = parser.parse_args()
     systems: list[System] = []
@@ -245,10 +259,10 @@ def main() -> int:
     parts = []
     for kind in args.kinds.split(","):
         sets = sets_of(args.data, kind, args.limit)
-        asked = {s.label: measured(s, sets, folder) for s in systems if s.kind == kind}
+        asked = {s.label: measured(s, sets, folder, not args.known) for s in systems if s.kind == kind}
         found = {label: evaluation for label, evaluation in asked.items() if evaluation is not None}
         if found:
-            parts.append(f"## {TITLES[kind]}\n\n{table(kind, found, sets, folder)}\n")
+            parts.append(f"## {TITLES[kind]}\n\n{table(kind, found, folder)}\n")
     text = "\n".join(parts)
     if args.markdown:
         args.markdown.write_text(text, encoding="utf-8")

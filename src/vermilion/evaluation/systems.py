@@ -106,7 +106,9 @@ def detectors(names: Sequence[str], models: str, options: VadOptions) -> list[Sy
         from vermilion.evaluation import peers
 
         own = named.own
-        return VoiceActivityTask(loading.load_detector(models, options=options) if own else peers.detector(named.name))
+        return VoiceActivityTask(
+            loading.load_detector(models, options=options) if own else peers.detector(named.name, named.model)
+        )
 
     own = {"models": models, "vad": asdict(options)}
     return [System(n.text, lambda n=n: build(n), own if n.own else n.peer()) for n in map(Named, names)]  # type: ignore[misc]
