@@ -18,6 +18,7 @@ from vermilion.evaluation import session
 from vermilion.evaluation.alignment_view import markup, terminal
 from vermilion.evaluation.journal import Answer, Journal
 from vermilion.evaluation.recognition import align
+from vermilion.evaluation.report import ReportOptions
 from vermilion.evaluation.results import ScoringOptions
 from vermilion.evaluation.running import batches, run
 from vermilion.evaluation.scoring import evaluated
@@ -39,6 +40,8 @@ from vermilion.manifests import Utterance, write_manifest
 from vermilion.pipeline import Pipeline
 from vermilion.testing import FakeDetector, FakeEventDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
 from vermilion.transcript import Failure, Span
+
+SILENT = ReportOptions(audio=False)
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +316,8 @@ def test_against_an_earlier_run(tmp_path):
     sets = [many(tmp_path)]
     worse = System("vermilion", lambda: RecognitionTask(FakeRecognizer(answer=lambda _: "heard")), {})
     better = System("vermilion", lambda: RecognitionTask(FakeRecognizer()), {})
-    session.evaluate([worse], sets, Plan(tmp_path / "old"))
-    outcome = session.evaluate([better], sets, Plan(tmp_path / "new", against=tmp_path / "old"))
+    session.evaluate([worse], sets, Plan(tmp_path / "old", report=SILENT))
+    outcome = session.evaluate([better], sets, Plan(tmp_path / "new", against=tmp_path / "old", report=SILENT))
     change = outcome.lines[0].difference
     assert (change.value, change.significant) == (-0.5, True)
     with pytest.raises(FormatError):
@@ -331,7 +334,7 @@ def test_several_systems_and_published_figures(tmp_path):
         System("two", lambda: RecognitionTask(FakeRecognizer(name="x")), {}),
     ]
     published = {"Theirs": {"a": 0.1, "All": 0.2, "elsewhere": 0.3}}
-    outcome = session.evaluate(systems, sets, Plan(tmp_path / "out", published=published))
+    outcome = session.evaluate(systems, sets, Plan(tmp_path / "out", published=published, report=SILENT))
     found = [(line.name, line.system, line.figures["error rate"], line.published) for line in outcome.lines]
     assert found == [
         ("a", "x (one)", 0.5, False), ("a", "x (two)", 0.0, False), ("a", "Theirs", 0.1, True),
