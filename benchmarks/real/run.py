@@ -17,6 +17,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse  # noqa: E402 - the thread counts come first
 import sys  # noqa: E402 - the thread counts come first
+import time  # noqa: E402 - the thread counts come first
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402 - the thread counts come first
 from dataclasses import dataclass  # noqa: E402 - the thread counts come first
 from pathlib import Path  # noqa: E402 - the thread counts come first
@@ -37,7 +38,7 @@ from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts
 
 KINDS = ("vad", "events", "lid", "asr", "punc")
 LANGUAGES = ("en", "es", "fr", "it", "ru", "cs", "nl")
-SILENT, FALSE_ALARMS = "no speech", "FAR"
+SILENT, FALSE_ALARMS, CPU = "no speech", "FAR", "CPU ms per audio s"
 TITLES = {
     "vad": "Voice activity",
     "events": "Speech, singing, music",
@@ -149,7 +150,29 @@ def measured(system: System, sets: list[NamedSet], folder: Path, ask: bool) -> E
     with journal_of(system, folder) as journal:
         title.write_text("\n".join([task.system, *(s.name for s in sets)]), encoding="utf-8")
         answers = run(task, sets, journal, report)
+    timed(task, sets, home)
     return evaluated(system.kind, task.system, sets, answers, ScoringOptions())
+
+
+def timed(task: tasks.Task, sets: list[NamedSet], home: Path) -> None:
+    """Note the processor time (all threads) per second of audio: three recordings after one to warm up.
+
+    Wall-clock time says little on a machine that others use; processor time hardly depends on them.
+    """
+    utterances = [u for s in sets for u in s.utterances][:4]
+    if task.kind == "punc" or len(utterances) < 2:
+        return
+    task.answer(utterances[:1])
+    start = time.process_time()
+    answers = task.answer(utterances[1:])
+    spent = time.process_time() - start
+    audio = sum(a.audio_seconds for a in answers)
+    (home / "cpu").write_text(f"{1000 * spent / audio:.3g}", encoding="utf-8")
+
+
+def processor(label: str, kind: str, folder: Path) -> str:
+    file = folder / kind / label / "cpu"
+    return file.read_text(encoding="utf-8") if file.exists() else "-"
 
 
 def journal_of(system: System, folder: Path) -> Journal:
@@ -175,12 +198,7 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def speed(evaluation: Evaluation) -> str:
-    audio, seconds = sum(s.audio_seconds for s in evaluation.sets), sum(s.seconds for s in evaluation.sets)
-    return f"{audio / seconds:.3g}" if audio and seconds else "-"
-
-
-def by_set(found: dict[str, Evaluation], figure: str) -> str:
+def by_set(found: dict[str, Evaluation], figure: str, folder: Path) -> str:
     """Systems in lines, sets in columns (with the most recordings that any system was asked about), then the mean."""
     counts: dict[str, int] = {}
     for evaluation in found.values():
@@ -192,8 +210,8 @@ def by_set(found: dict[str, Evaluation], figure: str) -> str:
         known = [v for v in values.values() if v is not None]
         average = percent(sum(known) / len(known)) if len(known) > 1 else ""
         cells = [percent(values[name]) if name in values else "" for name in counts]
-        rows.append([f"{label}: {evaluation.system}", *cells, average, speed(evaluation)])
-    return markdown(["", *(f"{name} ({n})" for name, n in counts.items()), "mean", "audio s/s"], rows)
+        rows.append([f"{label}: {evaluation.system}", *cells, average, processor(label, evaluation.kind, folder)])
+    return markdown(["", *(f"{name} ({n})" for name, n in counts.items()), "mean", CPU], rows)
 
 
 def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
@@ -205,10 +223,16 @@ def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
         segments = [f"{total['missed']:.0f} / {total['false']:.0f} / {total['split']:.0f} / {total['merged']:.0f}"]
         offs = [f"{1000 * (total[n] or 0):.0f}" for n in ("start off", "end off")]
         rows.append(
-            [f"{label}: {evaluation.system}", *(percent(total[n]) for n in names), *segments, *offs, speed(evaluation)]
+            [
+                f"{label}: {evaluation.system}",
+                *(percent(total[n]) for n in names),
+                *segments,
+                *offs,
+                processor(label, "vad", folder),
+            ]
         )
     first = markdown(
-        ["", *names, "segments missed / false / split / merged", "start off, ms", "end off, ms", "audio s/s"], rows
+        ["", *names, "segments missed / false / split / merged", "start off, ms", "end off, ms", CPU], rows
     )
     conditions = list(dict.fromkeys(s.name for evaluation in found.values() for s in evaluation.sets))
     rows = []
@@ -237,7 +261,7 @@ def table(kind: str, found: dict[str, Evaluation], folder: Path) -> str:
     if kind == "events":
         return event_table(found)
     figure = {"lid": "accuracy", "asr": next(iter(found.values())).headline.name, "punc": "F1"}[kind]
-    return by_set(found, figure)
+    return by_set(found, figure, folder)
 
 
 def main() -> int:
@@ -247,6 +271,9 @@ def main() -> int:
     parser.add_argument("--peers", default="", help=f"out of {','.join(peers.DETECTORS)}")
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--limit", type=int, help="only so many recordings of each set")
+    parser.add_argument(
+        "--speed", action="store_true", help="only measure the processor time, of what was asked before"
+    )
     parser.add_argument("--known", action="store_true", help="only lay out what earlier runs answered")
     parser.add_argument("--markdown", type=Path, help="file for the tables; else they are printed")
     args = parser.parse_args()
@@ -259,7 +286,11 @@ def main() -> int:
     parts = []
     for kind in args.kinds.split(","):
         sets = sets_of(args.data, kind, args.limit)
-        asked = {s.label: measured(s, sets, folder, not args.known) for s in systems if s.kind == kind}
+        for system in systems if args.speed else ():
+            if system.kind == kind and (home := folder / kind / system.label).exists():
+                task = system.build()
+                timed(task, covered(task, sets), home)
+        asked = {s.label: measured(s, sets, folder, not (args.known or args.speed)) for s in systems if s.kind == kind}
         found = {label: evaluation for label, evaluation in asked.items() if evaluation is not None}
         if found:
             parts.append(f"## {TITLES[kind]}\n\n{table(kind, found, folder)}\n")
