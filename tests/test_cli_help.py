@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from cyclopts import App
 
 from vermilion import __version__
 from vermilion.cli import main
@@ -31,8 +32,29 @@ def test_every_help_has_a_description_examples_and_exit_codes(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_list_says_what_the_command_says(command):
     module = importlib.import_module(f"vermilion.cli.{command}")
-    assert getattr(module, command).__doc__.splitlines()[0] == COMMANDS[command]
+    function = getattr(module, command)
+    summary = function.help if isinstance(function, App) else function.__doc__.splitlines()[0]
+    assert summary == COMMANDS[command]
     assert max(len(line) for line in module.EXAMPLES.splitlines()) <= 79
+
+
+GROUPS = [
+    (name, sub)
+    for name in COMMANDS
+    for sub in getattr(importlib.import_module(f"vermilion.cli.{name}"), "SUBCOMMANDS", ())
+]
+
+
+@pytest.mark.parametrize(("command", "sub"), GROUPS)
+def test_every_sub_command_teaches_too(command, sub, capsys):
+    assert main([command, sub, "--help"]) == 0
+    out = capsys.readouterr().out
+    summary = importlib.import_module(f"vermilion.cli.{command}").SUBCOMMANDS[sub]
+    assert summary in " ".join(out.split())
+    assert f"  vermilion {command} {sub}" in out
+    assert "Exit codes:" in out
+    examples = importlib.import_module(f"vermilion.cli.{command}_{sub}").EXAMPLES
+    assert max(len(line) for line in examples.splitlines()) <= 79
 
 
 def test_version(capsys):

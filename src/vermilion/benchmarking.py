@@ -235,7 +235,8 @@ def benchmark(
         MissingDependencyError: an extra is needed.
         OptionsError: the device or precision is not available.
     """
-    options, pipeline = options or BenchmarkOptions(), pipeline or PipelineOptions()
+    options = options or BenchmarkOptions()
+    pipeline = replace(pipeline or PipelineOptions(), calibration=False)  # its stages are measured one by one
     runtime = Runtime.of(pipeline.device, pipeline.precision)
     threads = set_threads(pipeline.threads)
     builder = Builder(name, pipeline)

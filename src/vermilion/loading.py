@@ -185,7 +185,29 @@ class Builder:
         return WhisperLanguageIdentifier(self.whisper)
 
     def recognizer(self) -> Recognizer:
-        """The recogniser that options and name ask for, else the best one present."""
+        """The recogniser that options and name ask for, else the best one present; calibrated where it has been."""
+        return self._calibrated(self._recognizer(), self.recognizer_folder())
+
+    def recognizer_folder(self) -> Path | None:
+        """Folder of the recogniser, which its calibration lies in; None = not known (a vLLM server)."""
+        wanted = self._wanted()
+        if wanted == "llm":
+            return self.find("fireredasr2-llm")
+        path = self.find("fireredasr2-aed") if wanted in ("auto", "aed") else None
+        return path or (self._whisper_folder() if wanted in ("auto", "whisper") and starter_installed() else None)
+
+    def _calibrated(self, recognizer: Recognizer, folder: Path | None) -> Recognizer:
+        from vermilion.asr.calibration import CalibratedRecognizer, read_calibration
+
+        found = read_calibration(folder) if folder is not None and self.options.calibration else None
+        return CalibratedRecognizer(recognizer, found) if found is not None else recognizer
+
+    def _whisper_folder(self) -> Path:
+        from vermilion.checkpoints.starter import whisper_folder
+
+        return whisper_folder()
+
+    def _recognizer(self) -> Recognizer:
         wanted = self._wanted()
         if wanted in ("auto", "aed"):
             path = self.find("fireredasr2-aed")
@@ -275,6 +297,11 @@ class Builder:
         return Deferred(self) if limited and starter_installed() else None
 
     @cached_property
+    def calibrated_whisper(self) -> Any:
+        """The starter set's recogniser, calibrated where it has been."""
+        return self._calibrated(self.whisper, self._whisper_folder())
+
+    @cached_property
     def whisper(self) -> Any:
         """The starter set's recogniser, shared with its language identifier."""
         from vermilion.asr.whisper import WhisperRecognizer
@@ -307,7 +334,7 @@ class Deferred:
         self, recordings: Sequence[Any], options: DecodingOptions, /, languages: Sequence[str | None] | None = None
     ) -> Sequence[Recognition | Failure]:
         """Load the model if need be, then recognise."""
-        results: Sequence[Recognition | Failure] = self.builder.whisper.recognize(
+        results: Sequence[Recognition | Failure] = self.builder.calibrated_whisper.recognize(
             recordings, options, languages=languages
         )
         return results

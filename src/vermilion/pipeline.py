@@ -124,6 +124,8 @@ class PipelineOptions:
     """torch device that `load` puts the networks on"""
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "float32"
     """number format that `load` gives the networks (`Runtime.of`)"""
+    calibration: bool = True
+    """`load` calibrates confidences where `vermilion calibrate` has been run for the recogniser"""
     threads: int = 0
     """threads that `load` sets for networks on a CPU; 0 = the cores that the process may use"""
     batch_seconds: float = 60.0

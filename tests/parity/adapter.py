@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from asr_adapter import ctc_times, load_asr
 from audio_adapter import features
+from errors_adapter import word_errors
 from lid_adapter import load_lid
 from llm_adapter import load_llm
 from punc_adapter import load_punc, punc_length_limit, punc_text_fix
@@ -32,4 +33,5 @@ __all__ = [
     "run_cli",
     "stream_postprocess",
     "vad_postprocess",
+    "word_errors",
 ]

@@ -106,13 +106,20 @@ class Hardware:
     fastest and needs a quarter of the memory, its words can differ now and then."""
     threads: int = DEFAULTS.threads
     """Threads of the networks on a CPU; 0 = the cores that this process may use. On a busy machine fewer are faster."""
+    calibration: bool = DEFAULTS.calibration
+    """Calibrate confidences where `vermilion calibrate` has been run for the recogniser."""
 
     def apply(self, options: PipelineOptions = DEFAULTS) -> PipelineOptions:
         """Put device and precision into pipeline options."""
         # a slow machine hands finished recordings over sooner: less is lost when a run is interrupted
         window = CPU_WINDOW if self.device == "cpu" else options.window_seconds
         return replace(
-            options, device=self.device, precision=self.precision, threads=self.threads, window_seconds=window
+            options,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            calibration=self.calibration,
+            window_seconds=window,
         )
 
     def __str__(self) -> str:
