@@ -34,7 +34,7 @@ def _build() -> App:
         result_action="return_value",
     )
     for name, summary in SUBCOMMANDS.items():
-        app.command(f"vermilion.cli.train_{name}:{name}", name=name, help=summary)
+        app.command(f"vermilion.cli.train_{name}:train_{name}_app", name=name, help=summary)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,3 +94,105 @@ _CHOICES = {
     "precision": ("float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "cuda"),
 }
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which utterances are used and how they are batched."""
+
+    max_frames: int = 8000
+    """Frames (10 ms) of a batch, padding counted."""
+    max_items: int = 256
+    """Utterances of a batch."""
+    max_seconds: float = 30.0
+    """Longer utterances are left out."""
+    min_seconds: float = 0.1
+    """Shorter utterances are left out."""
+    buckets: int = 30
+    """Groups of similar length: more mean less padding and less chance."""
+    workers: int = 2
+    """Threads that read, augment and compute features ahead."""
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """What becomes a token."""
+
+    pieces: int = 1000
+    """Pieces of the English vocabulary, single letters included."""
+    min_count: int = 1
+    """Characters that occur less often are unknown."""
+
+    def __post_init__(self) -> None:
+        """Check the domain.
+
+        Raises:
+            OptionsError: a value is out of its domain.
+        """
+        if self.pieces < 1 or self.min_count < 1:
+            raise OptionsError("pieces and min_count must be at least 1")
+
+
+@dataclass(frozen=True)
+class AedSizes:
+    """Sizes of the networks."""
+
+    d_model: int
+    n_head: int
+    n_layers_enc: int
+    n_layers_dec: int
+    kernel_size: int = 33
+
+
+PRESETS: Mapping[str, AedSizes] = {
+    "mini": AedSizes(160, 4, 10, 4, 15),
+    "xs": AedSizes(512, 8, 12, 12),
+    "s": AedSizes(768, 12, 16, 16),
+    "m": AedSizes(1024, 16, 16, 16),
+    "l": AedSizes(1280, 20, 16, 16),
+}
+"""mini: for two cores; the others as reported, 140 M to 1.1 B parameters (arXiv 2501.14350, table 1)"""
+
+
+@dataclass(frozen=True)
+class AedOptions:
+    """What is trained and how."""
+
+    preset: Literal["mini", "xs", "s", "m", "l"] = "mini"
+    """Size: mini (9 M parameters, for small data and CPUs), xs (140 M), s (410 M), m (730 M), l (1.1 B, the published
+    size). Not used with --init."""
+    init: Path | None = None
+    """Folder of a published model to start from (fine-tuning): its sizes, tokens and statistics are kept."""
+    lora_rank: int = 0
+    """With --init: train low-rank additions of this rank to all matrices and nothing else; 0 = train all weights."""
+    lora_alpha: float = 32.0
+    """Strength of the additions: they are scaled by alpha / rank."""
+    ctc_weight: float = 0.3
+    """Share of the CTC loss, which also gives word times; 0 = no CTC head (`vermilion train ctc` adds one later)."""
+    label_smoothing: float = 0.1
+    """Share of the target probability that is spread over all tokens."""
+    dropout: float = 0.1
+    """Dropout of everything that a layer adds, and of attention."""
+    plain_steps: int = 0
+    """Progressive regularisation: so many first steps without dropout and SpecAugment, which lets the network find
+    the alignment sooner."""
+    mask: bool = True
+    """SpecAugment."""
+    half: bool = False
+    """Publish matrices in float16: half the size."""
+
+    def __post_init__(self) -> None:
+        """Check the domain.
+
+        Raises:
+            OptionsError: a value is out of its domain.
+        """
+        for name in ("ctc_weight", "label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionsError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
+        if self.preset not in PRESETS:
+            raise OptionsError(f"preset is {self.preset!r}; there are {', '.join(PRESETS)}")
+        if self.lora_rank < 0 or self.plain_steps < 0:
+            raise OptionsError("lora_rank and plain_steps cannot be negative")
+        if self.lora_rank and self.init is None:
+            raise OptionsError("lora_rank needs --init: low-rank additions change a model that is trained already")
