@@ -26,7 +26,7 @@ from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.lora import add_lora, merge_lora
-from vermilion.training.options import PRESETS, AedOptions, AedSizes, DataOptions, TokenOptions, TrainingOptions
+from vermilion.training.options import AedOptions, AedSizes, DataOptions, TokenOptions, TrainingOptions
 from vermilion.training.publish import prefixed, publish
 from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses, read_cmvn_or_compute
 from vermilion.training.tokens import EOS, PAD, SOS, build_tokens, encode_texts
@@ -281,7 +281,7 @@ def network_for(options: AedOptions, vocabulary: int, checkpointing: bool) -> tu
         CheckpointError: the model to start from does not fit its own dictionary or sizes.
     """
     if options.init is None:
-        sizes = PRESETS[options.preset]
+        sizes = options.sizes
         return AedNetwork(sizes, vocabulary, options, checkpointing), published_args(sizes, vocabulary, options)
     checkpoint = read_checkpoint(options.init)
     if checkpoint.arg("odim") != vocabulary:

@@ -161,6 +161,14 @@ class AedOptions:
     preset: Literal["mini", "xs", "s", "m", "l"] = "mini"
     """Size: mini (9 M parameters, for small data and CPUs), xs (140 M), s (410 M), m (730 M), l (1.1 B, the published
     size). Not used with --init."""
+    width: int = 0
+    """Another width of all layers than the preset's; 0 = the preset's."""
+    heads: int = 0
+    """Another number of attention heads."""
+    encoder_layers: int = 0
+    """Another number of encoder layers."""
+    decoder_layers: int = 0
+    """Another number of decoder layers."""
     init: Path | None = None
     """Folder of a published model to start from (fine-tuning): its sizes, tokens and statistics are kept."""
     lora_rank: int = 0
@@ -194,5 +202,21 @@ class AedOptions:
             raise OptionsError(f"preset is {self.preset!r}; there are {', '.join(PRESETS)}")
         if self.lora_rank < 0 or self.plain_steps < 0:
             raise OptionsError("lora_rank and plain_steps cannot be negative")
+        if min(self.width, self.heads, self.encoder_layers, self.decoder_layers) < 0:
+            raise OptionsError("sizes cannot be negative")
+        if self.sizes.d_model % (2 * self.sizes.n_head):
+            raise OptionsError(f"width {self.sizes.d_model} must be an even multiple of heads ({self.sizes.n_head})")
         if self.lora_rank and self.init is None:
             raise OptionsError("lora_rank needs --init: low-rank additions change a model that is trained already")
+
+    @property
+    def sizes(self) -> AedSizes:
+        """Sizes of a network that is trained from scratch."""
+        preset = PRESETS[self.preset]
+        return AedSizes(
+            self.width or preset.d_model,
+            self.heads or preset.n_head,
+            self.encoder_layers or preset.n_layers_enc,
+            self.decoder_layers or preset.n_layers_dec,
+            preset.kernel_size,
+        )
