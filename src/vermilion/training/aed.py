@@ -46,29 +46,9 @@ class AedNetwork(nn.Module):
         """Build the networks with fresh weights; `options.ctc_weight` > 0 adds the CTC head."""
         super().__init__()
         self.options = options
-        self.encoder = ConformerEncoder(
-            ConformerConfig(
-                d_model=sizes.d_model,
-                n_head=sizes.n_head,
-                n_layers=sizes.n_layers_enc,
-                kernel_size=sizes.kernel_size,
-                dropout=options.dropout,
-                checkpointing=checkpointing,
-            )
-        )
-        self.decoder = TransformerDecoder(
-            DecoderConfig(
-                vocabulary,
-                sizes.d_model,
-                sizes.n_head,
-                sizes.n_layers_dec,
-                dropout=options.dropout,
-                checkpointing=checkpointing,
-            )
-        )
+        self.encoder = fresh_encoder(sizes, options.dropout, checkpointing)
+        self.decoder = fresh_decoder(sizes, vocabulary, options.dropout, checkpointing)
         self.ctc = CtcHead(sizes.d_model, vocabulary) if options.ctc_weight > 0 else None
-        fresh_decoder(self.decoder)
-        fresh_encoder(self.encoder)
 
     def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> dict[str, Tensor]:
         """Losses of a batch.
@@ -96,16 +76,31 @@ class AedNetwork(nn.Module):
         return state | (prefixed(self.ctc, "ctc.") if self.ctc is not None else {})
 
 
-def fresh_encoder(encoder: ConformerEncoder) -> None:
-    """Position biases start like the queries that they are added to; all else as torch begins."""
+def fresh_encoder(sizes: AedSizes, dropout: float, checkpointing: bool) -> ConformerEncoder:
+    """An encoder with random weights; position biases start like the queries that they are added to."""
+    config = ConformerConfig(
+        d_model=sizes.d_model,
+        n_head=sizes.n_head,
+        n_layers=sizes.n_layers_enc,
+        kernel_size=sizes.kernel_size,
+        dropout=dropout,
+        checkpointing=checkpointing,
+    )
+    encoder = ConformerEncoder(config)
     for name, parameter in encoder.named_parameters():
         if name.endswith(("pos_bias_u", "pos_bias_v")):
             nn.init.xavier_uniform_(parameter)
+    return encoder
 
 
-def fresh_decoder(decoder: TransformerDecoder) -> None:
-    """The tied embedding starts so that inputs and scores both have unit size."""
-    nn.init.normal_(decoder.tgt_word_emb.weight, std=decoder.config.d_model**-0.5)
+def fresh_decoder(sizes: AedSizes, vocabulary: int, dropout: float, checkpointing: bool) -> TransformerDecoder:
+    """A decoder with random weights; its tied embedding starts so that inputs and scores both have unit size."""
+    config = DecoderConfig(
+        vocabulary, sizes.d_model, sizes.n_head, sizes.n_layers_dec, dropout=dropout, checkpointing=checkpointing
+    )
+    decoder = TransformerDecoder(config)
+    nn.init.normal_(decoder.tgt_word_emb.weight, std=sizes.d_model**-0.5)
+    return decoder
 
 
 def attention_losses(

@@ -220,3 +220,58 @@ class AedOptions:
             self.decoder_layers or preset.n_layers_dec,
             preset.kernel_size,
         )
+
+
+@dataclass(frozen=True)
+class CtcOptions:
+    """How a CTC head is trained for a recogniser that stays as it is."""
+
+    fresh: bool = False
+    """Begin with a new head though the model has one."""
+
+
+@dataclass(frozen=True)
+class LidOptions:
+    """How a language identifier is trained."""
+
+    encoder: Path | None = None
+    """Folder of a recogniser (or language identifier) whose encoder, sizes and statistics are taken; without, a
+    preset's encoder starts from nothing."""
+    encoder_layers: int = 0
+    """Take only so many first layers of it; 0 = all."""
+    decoder_layers: int = 2
+    """Layers of the new decoder."""
+    freeze_encoder: bool = False
+    """Train the decoder alone."""
+    preset: Literal["mini", "xs", "s", "m", "l"] = "mini"
+    """Size of an encoder that starts from nothing."""
+    balance: float = 0.5
+    """How far rare languages are repeated: 0 = as the data are, 1 = all languages equally often."""
+    most_repeats: int = 10
+    """An utterance is repeated at most so often in an epoch."""
+    label_smoothing: float = 0.1
+    """Share of the target probability that is spread over all labels."""
+    dropout: float = 0.1
+    """Dropout of everything that a layer adds, and of attention."""
+    mask: bool = True
+    """SpecAugment."""
+    half: bool = False
+    """Publish matrices in float16: half the size."""
+
+    def __post_init__(self) -> None:
+        """Check the domain.
+
+        Raises:
+            OptionsError: a value is out of its domain.
+        """
+        for name in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionsError(f"{name} is {getattr(self, name)}; it must lie from 0 to below 1")
+        if not 0 <= self.balance <= 1:
+            raise OptionsError(f"balance is {self.balance}; it must lie from 0 to 1")
+        if self.encoder_layers < 0 or self.decoder_layers < 1 or self.most_repeats < 1:
+            raise OptionsError("encoder_layers cannot be negative, decoder_layers and most_repeats must be at least 1")
+        if self.preset not in PRESETS:
+            raise OptionsError(f"preset is {self.preset!r}; there are {', '.join(PRESETS)}")
+        if self.freeze_encoder and self.encoder is None:
+            raise OptionsError("freeze_encoder needs --encoder: an encoder that starts from nothing must be trained")
