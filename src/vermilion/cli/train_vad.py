@@ -10,8 +10,8 @@ from cyclopts import Group, Parameter
 from vermilion.cli.console import INTERRUPTED, OK, Terminal
 from vermilion.cli.options import Quiet
 from vermilion.cli.steps import training_bar
-from vermilion.cli.train_options import Augmentation, JsonOutcome, Training, ended, recipe
-from vermilion.training.mixes import MIX_AUGMENT, MixOptions
+from vermilion.cli.train_options import AUGMENTATION, JsonOutcome, Training, ended, recipe
+from vermilion.training.mixes import MixAugmentOptions, MixOptions
 from vermilion.training.options import TrainingOptions
 from vermilion.training.stretches import TrimOptions
 from vermilion.training.vad_options import DetectorOptions
@@ -51,7 +51,7 @@ def vad(
     training: Training = TrainingOptions(),  # noqa: B008 - frozen
     mix: Annotated[MixOptions, Parameter(name="mix", group=MIXES)] = MixOptions(),  # noqa: B008 - frozen
     trim: Annotated[TrimOptions, Parameter(name="trim", group=MIXES)] = TrimOptions(),  # noqa: B008 - frozen
-    augment: Augmentation = MIX_AUGMENT,
+    augment: Annotated[MixAugmentOptions, Parameter(name="augment", group=AUGMENTATION)] = MixAugmentOptions(),  # noqa: B008 - frozen
     json: JsonOutcome = False,
     quiet: Quiet = False,
 ) -> int:

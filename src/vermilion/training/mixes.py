@@ -87,10 +87,20 @@ class MixOptions:
         return round(self.seconds * SAMPLE_RATE)
 
 
-MIX_AUGMENT = AugmentOptions(
-    volume=0.0, reverb=0.25, noise=0.0, codec=0.15, codecs=("mulaw", "alaw", "narrowband"), low_pass=0.1
-)
-"""what is done to whole mixes; their levels and noise are mixed already"""
+@dataclass(frozen=True)
+class MixAugmentOptions(AugmentOptions):
+    """What is done to whole mixes, whose levels and noise are mixed already; only clips of voices change speed."""
+
+    volume: float = 0.0
+    """Probability of another level."""
+    reverb: float = 0.25
+    """Probability of a room."""
+    noise: float = 0.0
+    """Probability of more noise."""
+    codecs: tuple[str, ...] = ("mulaw", "alaw", "narrowband")
+    """Which codecs: mulaw, alaw, narrowband (8 kHz sampling) and, through FFmpeg and so slower, opus, mp3, g722."""
+    low_pass: float = 0.1
+    """Probability of dull sound."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +190,7 @@ class Mixer:
         self,
         sources: Sources,
         options: MixOptions = MixOptions(),
-        augment: AugmentOptions = MIX_AUGMENT,
+        augment: AugmentOptions = MixAugmentOptions(),
         trim: TrimOptions = TrimOptions(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:

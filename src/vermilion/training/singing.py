@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,8 @@ def _score(voiced: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray
     key = rng.uniform(12, 28)  # 110 to 277 Hz
     beat = rng.uniform(0.25, 0.6) * SAMPLE_RATE / _HOP
     degree = int(rng.integers(len(scale)))
-    source, pitch = [], []
+    source: list[NDArray[Any]] = []
+    pitch: list[NDArray[np.float64]] = []
     for first, last, is_voiced in _syllables(voiced):
         if not is_voiced:
             source.append(np.arange(first, last))
@@ -163,4 +165,5 @@ def _overlapped(frames: Array, window: Array) -> Array:
         place = slice(i * _HOP, i * _HOP + _SIZE)
         out[place] += frames[i]
         weight[place] += squares
-    return out / np.maximum(weight, np.float32(0.1))
+    found: Array = out / np.maximum(weight, np.float32(0.1))
+    return found

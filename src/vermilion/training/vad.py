@@ -27,7 +27,7 @@ from vermilion.nn.dfsmn_torch import DfsmnNetwork
 from vermilion.training.augment import AugmentOptions
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
-from vermilion.training.mixes import MIX_AUGMENT, VOICES, Kind, Mixer, MixOptions, read_sources
+from vermilion.training.mixes import VOICES, Kind, MixAugmentOptions, Mixer, MixOptions, read_sources
 from vermilion.training.options import TrainingOptions
 from vermilion.training.publish import publish
 from vermilion.training.stretches import TrimOptions
@@ -106,9 +106,9 @@ class MixData:
         from torch.utils.data import DataLoader
 
         loader: DataLoader[Any] = DataLoader(
-            self,
+            self,  # type: ignore[arg-type]  # any mapping from places will do
             batch_size=None,
-            sampler=_Places(self.options.batch, rank, world, epoch, index),  # type: ignore[arg-type]
+            sampler=_Places(self.options.batch, rank, world, epoch, index),
             num_workers=self.options.workers,
             worker_init_fn=_one_thread,
             generator=torch.Generator(),  # the loader draws from it; the training's own must not notice
@@ -153,7 +153,7 @@ def train_detector(
     options: DetectorOptions = DetectorOptions(),  # noqa: B008 - frozen
     training: TrainingOptions = TrainingOptions(),  # noqa: B008 - frozen
     mix: MixOptions = MixOptions(),  # noqa: B008 - frozen
-    augment: AugmentOptions = MIX_AUGMENT,
+    augment: AugmentOptions = MixAugmentOptions(),  # noqa: B008 - frozen
     trim: TrimOptions = TrimOptions(),  # noqa: B008 - frozen
     report: Report | None = None,
 ) -> Outcome:
@@ -234,9 +234,8 @@ def possible(mix: MixOptions, manifests: Mapping[Kind, Sequence[Path]], options:
     given = {kind for kind, paths in manifests.items() if paths}
     needed = {"speech", "music"} if options.kind == "events" else {"speech"}
     if needed - given:
-        raise TrainingError(
-            f"no manifest of {' and '.join(sorted(needed - given))}: a detector of it cannot be trained"
-        )
+        missing = " and ".join(sorted(needed - given))
+        raise TrainingError(f"no manifest of {missing}: a detector of it cannot be trained")
     if options.kind == "events":
         given |= {"singing"}  # made out of speech
     singing, music, noise = ((kind in given) * getattr(mix, kind) for kind in ("singing", "music", "noise"))

@@ -34,8 +34,8 @@ class DetectorOptions:
     """Mixes of held-out recordings for validation, always the same; 0 = no validation."""
     positive_weight: float = 0.0
     """How much more a frame with sound counts than one without; 0 = so that both count the same in all."""
-    singing_is_speech: bool = False
-    """For vad and stream: singing is to be found as well."""
+    singing_is_speech: bool = True
+    """For vad and stream: singing is to be found as well, as the published detectors do."""
     dropout: float = 0.05
     """Share of hidden units that are dropped in training."""
     blocks: int = 8
