@@ -20,7 +20,7 @@ class Position(NamedTuple):
     """One batch and where it stands; what a resumed run begins with is the next position."""
 
     epoch: int
-    number: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody needs here
     """batches of this epoch that come before it, on this process"""
     items: list[int]
     """indices into `lengths`"""
@@ -100,18 +100,18 @@ class BucketBatches:
             self._last = (number, [step[self.rank] for step in self._steps(number)])
         return self._last[1]
 
-    def positions(self, start_epoch: int = 0, start_number: int = 0) -> Iterator[Position]:
+    def positions(self, start_epoch: int = 0, start_index: int = 0) -> Iterator[Position]:
         """Yield batches without end, from a place on.
 
         Args:
             start_epoch: epoch to begin in.
-            start_number: batches of that epoch to leave out; its number of batches means the next epoch's beginning.
+            start_index: batches of that epoch to leave out; its number of batches means the next epoch's beginning.
 
         Raises:
             TrainingError: the epoch has fewer batches: the data, budget or number of processes are not those of the
                 run that is resumed.
         """
-        epoch, first = start_epoch, start_number
+        epoch, first = start_epoch, start_index
         if not 0 <= first <= len(self.epoch(epoch)):
             raise TrainingError(
                 f"cannot resume at batch {first} of epoch {epoch}, which has {len(self.epoch(epoch))}: "
