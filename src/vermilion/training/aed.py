@@ -63,7 +63,8 @@ class AedNetwork(nn.Module):
             "loss" (weighted), "attention" (cross-entropy per token), "ctc" (per token), "accuracy" of the next token.
         """
         encoded, frames = self.encoder(features, lengths)
-        found = attention_losses(self.decoder, encoded, frames, tokens, token_lengths, self.options.label_smoothing)
+        smoothing = self.options.label_smoothing if self.training else 0.0
+        found = attention_losses(self.decoder, encoded, frames, tokens, token_lengths, smoothing)
         if self.ctc is None:
             return {"loss": found["attention"], **found}
         found["ctc"] = ctc_loss(self.ctc(encoded), frames, tokens, token_lengths)

@@ -37,7 +37,7 @@ from vermilion.training.checkpoints import (
     write_training_checkpoint,
 )
 from vermilion.training.log import MetricsLog, Report, TrainingProgress, draw_curve
-from vermilion.training.options import TRIED_ANEW, TrainingOptions
+from vermilion.training.options import MAY_CHANGE, TrainingOptions
 from vermilion.training.schedules import learning_rate
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class _Loop:
         self.network, self.loss = network, loss
         self.wrapped, self.optimizer = self.accelerator.prepare(network.to(run.device), optimizer)
         self.average = ExponentialAverage(network, self.options.ema_decay) if self.options.ema_decay else None
-        kept = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in TRIED_ANEW}
+        kept = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in MAY_CHANGE}
         self.settings = _plain({**settings, **kept, "processes": run.world})
         self.log: MetricsLog | None = None
         self.seconds = 0.0
@@ -328,13 +328,14 @@ class _Loop:
         self, validate: Callable[[nn.Module], Mapping[str, float]], step: int, *, final: bool = False
     ) -> dict[str, float]:
         self.tell(step, "validating")
+        began = time.perf_counter()
         self.network.eval()
         average = nullcontext() if final or self.average is None else self.average.applied()
         with torch.no_grad(), average, self.accelerator.autocast():
             found = {f"valid_{name}": float(value) for name, value in validate(self.network).items()}
-        self.network.train()
         if self.log is not None:
             self.log.write(step, found)
+        self.seconds += time.perf_counter() - began
         self.tell(step, ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
         return found
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from vermilion.errors import OptionsError
 
-TRIED_ANEW = frozenset(
+MAY_CHANGE = frozenset(
     {"output_dir", "device", "threads", "log_every", "save_every", "keep", "validate_every", "average_last"}
     | {"tensorboard", "resume", "max_hours", "steps"}
 )

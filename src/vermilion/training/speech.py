@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vermilion.audio import SAMPLE_RATE, FeatureExtractor, num_frames
+from vermilion.audio.cmvn import write_matrix
 from vermilion.errors import TrainingError
 from vermilion.manifests import Utterance
 from vermilion.training.augment import Augmenter, AugmentOptions, SpecAugmentOptions, spec_augment
@@ -202,8 +203,6 @@ def read_cmvn_or_compute(
 
 def write_cmvn(place: Path, utterances: Sequence[Utterance]) -> None:
     """Accumulate statistics of features and write them as a Kaldi matrix (SPEC section 1)."""
-    import struct
-
     plain = FeatureExtractor(np.zeros(80), np.ones(80))
     sums = np.zeros((2, 81))
     for utterance in utterances:
@@ -211,10 +210,7 @@ def write_cmvn(place: Path, utterances: Sequence[Utterance]) -> None:
         sums[0, :80] += features.sum(0)
         sums[1, :80] += np.square(features).sum(0)
         sums[0, 80] += len(features)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(place.name + ".part")
-    temporary.write_bytes(b"\0BDM " + struct.pack("<bibi", 4, 2, 4, 81) + sums.astype("<f8").tobytes())
-    temporary.replace(place)
+    write_matrix(place, sums)
 
 
 def mean_losses(found: Iterable[tuple[int, Mapping[str, Tensor]]]) -> dict[str, float]:
