@@ -63,13 +63,21 @@ class Utterance:
         """
         from vermilion.audio import SAMPLE_RATE, load_audio
 
-        source = _part(self.audio, self.extra[BYTES]) if BYTES in self.extra else self.audio
-        samples = load_audio(source, max_seconds=max_seconds)
+        samples = load_audio(self.source(), max_seconds=max_seconds)
         first = round(self.offset * SAMPLE_RATE)
         last = len(samples) if self.duration is None else first + round(self.duration * SAMPLE_RATE)
         if first and first >= len(samples):
             raise AudioError(f"{self.audio} ends at {len(samples) / SAMPLE_RATE:.2f} s, before {self.offset:.2f} s")
         return samples[first:last]
+
+    def source(self) -> str | bytes:
+        """The whole recording, as `load_audio` takes it: its path, or its bytes where it is a part of a file.
+
+        Raises:
+            AudioError: that part cannot be read.
+            ManifestError: the line does not say where it is.
+        """
+        return _part(self.audio, self.extra[BYTES]) if BYTES in self.extra else self.audio
 
     def to_dict(self) -> dict[str, Any]:
         """The line of a native manifest (NeMo-shaped)."""
