@@ -149,8 +149,8 @@ def test_a_time_limit_finishes(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_lost(tmp_path):
     def poisoned(epoch, index):
-        for epoch, index, batch in batches(epoch, index):
-            yield epoch, index, batch * (math.nan if (epoch, index) == (1, 1) else 1.0)
+        for *place, batch in batches(epoch, index):
+            yield *place, batch * (math.nan if place == [1, 1] else 1.0)
 
     with pytest.raises(TrainingError, match=r"step 7 \(epoch 1, batch 1\)"):
         run(options(tmp_path), batches=poisoned)
@@ -190,7 +190,9 @@ def test_gradient_accumulation_is_a_larger_batch(tmp_path):
 
 
 def test_other_options_or_networks_are_refused(tmp_path):
-    run(options(tmp_path, steps=4), settings={"data": "a"})
+    run(options(tmp_path, steps=4), settings={"data": "a", "options": {"size": 1}})
+    with pytest.raises(TrainingError, match="size was 1 and is 2"):
+        run(options(tmp_path), settings={"data": "a", "options": {"size": 2, "new": 0}})
     with pytest.raises(TrainingError, match=r"data was 'a' and is 'b'"):
         run(options(tmp_path), settings={"data": "b"})
     with pytest.raises(TrainingError, match="learning_rate was 0.02"):

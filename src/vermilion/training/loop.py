@@ -212,9 +212,9 @@ class _Loop:
         return state.step, state.epoch, state.index
 
     def _check_settings(self, saved: Mapping[str, Any], source: Path) -> None:
-        changed = [k for k in sorted(saved.keys() | self.settings.keys()) if saved.get(k) != self.settings.get(k)]
+        changed = list(_differences(saved, self.settings))
         if changed:
-            was = ", ".join(f"{k} was {saved.get(k)!r} and is {self.settings.get(k)!r}" for k in changed)
+            was = ", ".join(f"{name} was {before!r} and is {now!r}" for name, before, now in changed)
             raise TrainingError(f"{source} belongs to another training ({was}): use its options or another output_dir")
 
     def save(self, step: int, epoch: int, index: int) -> None:
@@ -426,6 +426,16 @@ def _from_all(value: Any, world: int) -> list[Any]:
     from accelerate.utils import gather_object
 
     return list(gather_object([value]))
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield settings that have changed, nested ones by their own names; one that is new has its old default."""
+    for name in sorted(saved.keys() & now.keys()):
+        before, after = saved[name], now[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after)
+        elif before != after:
+            yield name, before, after
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
