@@ -10,7 +10,9 @@ SUBCOMMANDS = {
     "aed": "Train or fine-tune the speech recogniser (FireRedASR2-AED).",
     "ctc": "Train a CTC head for a recogniser, which stays as it is: word times.",
     "lid": "Train the language identifier, its encoder taken from a recogniser.",
+    "llm": "Train or fine-tune the recogniser with a language model (FireRedASR2-LLM).",
     "vad": "Train a detector: speech, speech in a stream, or speech, singing and music (FireRedVAD).",
+    "punc": "Train or fine-tune the punctuation restorer (FireRedPunc).",
 }
 """what `vermilion train --help` says; equal to the first line of each docstring in `vermilion.cli.train_NAME`"""
 

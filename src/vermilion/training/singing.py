@@ -165,5 +165,5 @@ def _overlapped(frames: Array, window: Array) -> Array:
         place = slice(i * _HOP, i * _HOP + _SIZE)
         out[place] += frames[i]
         weight[place] += squares
-    found: Array = out / np.maximum(weight, np.float32(0.1))
-    return found
+    out /= np.maximum(weight, np.float32(0.1))
+    return out
