@@ -159,7 +159,7 @@ def iterate_manifest(
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Write a native manifest; paths below its folder become relative.
+    """Write a native manifest; paths below its folder become relative, others absolute.
 
     Returns:
         How many lines were written.
@@ -178,7 +178,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
 
 def _relative(audio: str, folder: Path) -> str:
     whole, root = Path(audio).absolute(), folder.absolute()
-    return str(whole.relative_to(root)) if whole.is_relative_to(root) else audio
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
 
 def _lines(file: Path) -> Iterator[str]:
