@@ -43,7 +43,8 @@ def sinusoids(first: int, count: int, d_model: int, step: int = -1) -> Tensor:
 @lru_cache(maxsize=16)
 def _relative_table(frames: int, d_model: int) -> Tensor:
     """Row r holds s(frames − 1 − r): from the most positive distance to the most negative; no limit on length."""
-    return sinusoids(frames - 1, 2 * frames - 1, d_model)
+    with torch.inference_mode(False):  # kept: training must be able to use what recognition made
+        return sinusoids(frames - 1, 2 * frames - 1, d_model)
 
 
 KEPT_POSITIONS = 512

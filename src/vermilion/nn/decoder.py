@@ -147,7 +147,8 @@ class FeedForward(nn.Module):
 
 @lru_cache(maxsize=4)
 def _table(rows: int, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return sinusoids(0, rows, d_model, step=1).to(device, dtype)
+    with torch.inference_mode(False):  # kept: training must be able to use what recognition made
+        return sinusoids(0, rows, d_model, step=1).to(device, dtype)
 
 
 class DecoderLayer(nn.Module):
