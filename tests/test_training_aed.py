@@ -280,3 +280,15 @@ def test_the_command(manifest, tmp_path, capsys):
     assert err == ""
     assert np.isfinite(float(next(iter(published(tmp_path).values())).sum()))
     assert main([*arguments, "--learning-rate", "-1"]) == 2
+
+
+def test_processes_prepare_the_same_data(manifest, tmp_path):
+    short(manifest, tmp_path / "a", 3)
+    train_aed(
+        manifest,
+        options=TINY,
+        training=options(tmp_path / "b", 3),
+        data=replace(DATA, processes=2),
+        tokens=TokenOptions(pieces=30),
+    )
+    assert equal(published(tmp_path / "a"), published(tmp_path / "b"))

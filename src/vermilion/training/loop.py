@@ -185,7 +185,7 @@ class _Loop:
         self.wrapped, self.optimizer = self.accelerator.prepare(network.to(run.device), optimizer)
         self.average = ExponentialAverage(network, self.options.ema_decay) if self.options.ema_decay else None
         kept = {f.name: getattr(self.options, f.name) for f in fields(self.options) if f.name not in MAY_CHANGE}
-        self.settings = _plain({**settings, **kept, "processes": run.world})
+        self.settings = _plain({**settings, **kept, "world": run.world})
         self.log: MetricsLog | None = None
         self.seconds = 0.0
         self.since = _Means()
@@ -434,7 +434,7 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
         before, after = saved[name], now[name]
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after)
-        elif before != after:
+        elif before != after and name not in MAY_CHANGE:
             yield name, before, after
 
 

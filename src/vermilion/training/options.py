@@ -11,7 +11,7 @@ from vermilion.errors import OptionsError
 
 MAY_CHANGE = frozenset(
     {"output_dir", "device", "threads", "log_every", "save_every", "keep", "validate_every", "average_last"}
-    | {"tensorboard", "resume", "max_hours", "steps"}
+    | {"tensorboard", "resume", "max_hours", "steps", "workers", "processes", "half"}
 )
 """options that may change when a training goes on from a checkpoint; all others must stay as they were"""
 
@@ -112,6 +112,8 @@ class DataOptions:
     """Groups of similar length: more mean less padding and less chance."""
     workers: int = 2
     """Threads that read, augment and compute features ahead."""
+    processes: int = 0
+    """Processes that do it instead (for GPUs, which threads cannot keep busy); 0 = threads."""
 
 
 @dataclass(frozen=True)

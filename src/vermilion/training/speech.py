@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vermilion.audio import SAMPLE_RATE, FeatureExtractor, num_frames
-from vermilion.audio.cmvn import write_matrix
 from vermilion.errors import TrainingError
 from vermilion.manifests import Utterance
 from vermilion.training.augment import Augmenter, AugmentOptions, SpecAugmentOptions, spec_augment
 from vermilion.training.batches import BatchOptions, BucketBatches, Position
+from vermilion.training.cmvn import accumulate
 from vermilion.training.options import DataOptions
 
 _SOUND, _MASKS = 2, 3
 """tell the generators of an example's sound and of its masks apart"""
+_AHEAD = 3
+"""batches that are prepared ahead"""
 
 
 @dataclass(frozen=True)
@@ -155,17 +161,16 @@ class SpeechData:
         return (batch for _, _, batch in self._walk(places, device))
 
     def _walk(self, places: Iterator[Position], device: torch.device) -> Iterator[tuple[int, int, SpeechBatch]]:
-        """Compute features ahead in threads; masks are put on when a batch is used, so that they can be switched."""
-        with ThreadPoolExecutor(max(1, self.options.workers), thread_name_prefix="features") as pool:
+        """Compute features ahead; masks are put on when a batch is used, so that they can be switched."""
+        with self._pool() as pool:
             waiting: deque[tuple[Position, list[Future[NDArray[np.float32]]]]] = deque()
 
             def more() -> None:
                 place = next(places, None)
                 if place is not None:
-                    jobs = [pool.submit(self.features, place.epoch, item) for item in place.items]
-                    waiting.append((place, jobs))
+                    waiting.append((place, [pool(place.epoch, item) for item in place.items]))
 
-            for _ in range(3):
+            for _ in range(_AHEAD):
                 more()
             try:
                 while waiting:
@@ -173,10 +178,42 @@ class SpeechData:
                     found = [job.result() for job in jobs]
                     more()
                     yield place.epoch, place.index, self.batch(place.epoch, place.items, found).to(device)
+            except BrokenProcessPool as error:
+                raise TrainingError(f"a process that prepares data ended early ({error}): try fewer") from error
             finally:
                 for _, jobs in waiting:
                     for job in jobs:
                         job.cancel()
+
+    @contextmanager
+    def _pool(self) -> Iterator[Callable[[int, int], Future[NDArray[np.float32]]]]:
+        """What starts the work on (epoch, item): threads, or processes where the options say so."""
+        if not self.options.processes:
+            with ThreadPoolExecutor(max(1, self.options.workers), thread_name_prefix="features") as threads:
+                yield lambda epoch, item: threads.submit(self.features, epoch, item)
+            return
+        # spawn: a process that runs threads (torch, progress bars) must not be forked
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.options.processes, context, _take_data, (self._light(),)) as processes:
+            yield lambda epoch, item: processes.submit(_features, epoch, item)
+
+    def _light(self) -> SpeechData:
+        """A copy for other processes: what features need and nothing else."""
+        copied = copy(self)
+        copied.tokens, copied.lengths = [], []
+        return copied
+
+
+_data: list[SpeechData] = []
+"""in a process that prepares data: the data"""
+
+
+def _take_data(data: SpeechData) -> None:
+    _data[:] = [data]
+
+
+def _features(epoch: int, item: int) -> NDArray[np.float32]:
+    return _data[0].features(epoch, item)
 
 
 def seconds_of(utterance: Utterance) -> float:
@@ -197,20 +234,8 @@ def read_cmvn_or_compute(
     """The statistics at a place; computed from (at most so many) utterances if there are none yet."""
     if not place.exists():
         chosen = np.random.default_rng(seed).permutation(len(utterances))[:most]
-        write_cmvn(place, [utterances[i] for i in sorted(chosen.tolist())])
+        accumulate(utterances[i] for i in sorted(chosen.tolist())).write(place)
     return FeatureExtractor.from_cmvn(place)
-
-
-def write_cmvn(place: Path, utterances: Sequence[Utterance]) -> None:
-    """Accumulate statistics of features and write them as a Kaldi matrix (SPEC section 1)."""
-    plain = FeatureExtractor(np.zeros(80), np.ones(80))
-    sums = np.zeros((2, 81))
-    for utterance in utterances:
-        features = plain.log_mel(utterance.load()).astype(np.float64)
-        sums[0, :80] += features.sum(0)
-        sums[1, :80] += np.square(features).sum(0)
-        sums[0, 80] += len(features)
-    write_matrix(place, sums)
 
 
 def mean_losses(found: Iterable[tuple[int, Mapping[str, Tensor]]]) -> dict[str, float]:
