@@ -15,6 +15,7 @@ from vermilion.asr import DecodingOptions, LlmRecognizer
 from vermilion.asr.language_model import Vocabulary
 from vermilion.asr.llm import ENCODER_FILE, QWEN
 from vermilion.asr.prompt import target_text
+from vermilion.checkpoints import catalogue
 from vermilion.checkpoints.reader import read_checkpoint
 from vermilion.cli import main
 from vermilion.encoding import Utterance
@@ -269,6 +270,8 @@ def test_an_overfitted_model_recognises_its_texts(clear, tmp_path):
     assert not set(answers(clear, manifest)) & set(texts)
     assert answers(tmp_path / "model", manifest) == texts
     assert (tmp_path / "model" / QWEN).is_symlink()
+    assert catalogue.find("fireredasr2-llm", tmp_path / "model") == tmp_path / "model"
+    assert catalogue.find("fireredasr2-aed", tmp_path / "model") != tmp_path / "model"
 
 
 def test_a_new_model_out_of_a_recogniser_and_a_qwen(aed, published, manifest, tmp_path):

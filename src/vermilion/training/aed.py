@@ -238,7 +238,7 @@ def train_aed(
     if outcome.finished and run.accelerator.is_main_process:
         if options.lora_rank:
             merge_lora(network)
-        publish(model, args, network.published(), half=options.half)
+        publish(model, args, network.published(), half=options.half, kind="FireRedASR2-AED")
     return outcome
 
 

@@ -122,5 +122,5 @@ def train_ctc(
 
     # the finished model: what was there before, as it was stored
     if outcome.finished and run.accelerator.is_main_process:
-        publish(model, checkpoint.args, {**checkpoint.state, **prefixed(head, "ctc.")})
+        publish(model, checkpoint.args, {**checkpoint.state, **prefixed(head, "ctc.")}, kind="FireRedASR2-AED")
     return outcome

@@ -180,7 +180,8 @@ def train_lid(
 
     # the finished model
     if outcome.finished and run.accelerator.is_main_process:
-        publish(model, published_args(sizes, len(dictionary), options), network.published(), half=options.half)
+        args = published_args(sizes, len(dictionary), options)
+        publish(model, args, network.published(), half=options.half, kind="FireRedLID")
     return outcome
 
 

@@ -317,7 +317,7 @@ def publish_llm(folder: Path, network: LlmNetwork, start: Parts, options: LlmTra
         "use_flash_attn": False,
         "use_fp16": 0,
     }
-    publish(folder, args, network.published(), files=[start.cmvn], half=options.half)
+    publish(folder, args, network.published(), files=[start.cmvn], half=options.half, kind="FireRedASR2-LLM")
     _bring_qwen(start.qwen.resolve(), folder / QWEN, options.copy_qwen)
     return folder
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vermilion.checkpoints.catalogue import KIND_FILE
 from vermilion.checkpoints.reader import PUBLISHED_NAME
 from vermilion.errors import TrainingError
 
@@ -34,6 +35,7 @@ def publish(
     dictionary_name: str = "dict.txt",
     half: bool = False,
     name: str = PUBLISHED_NAME,
+    kind: str | None = None,
 ) -> Path:
     """Write a model folder.
 
@@ -46,6 +48,8 @@ def publish(
         dictionary_name: "dict.txt", or "out_dict" for punctuation.
         half: keep matrices in float16, which halves the file; vectors (norms, biases) stay as they are.
         name: of the file with the weights.
+        kind: what the published folder of such a model is called ("FireRedASR2-AED"), so that it is known under any
+            name; None = not said.
 
     Returns:
         The folder.
@@ -60,6 +64,8 @@ def publish(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _save(folder / name, {"args": argparse.Namespace(**args), "model_state_dict": tensors})
+        if kind is not None:
+            (folder / KIND_FILE).write_text(kind + "\n", encoding="utf8")
         if dictionary is not None:
             write_dictionary(folder / dictionary_name, dictionary)
         for file in files:

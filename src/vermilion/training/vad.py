@@ -36,6 +36,8 @@ from vermilion.vad.model import SIZES, read_model
 
 MODEL = "model"
 """folder of the finished model, inside the output folder"""
+FOLDERS = {"vad": "VAD", "stream": "Stream-VAD", "events": "AED"}
+"""what the published folders are called"""
 STATISTICS = "balance.json"
 EPOCH = 1000
 """batches that are called an epoch; mixes never repeat"""
@@ -216,7 +218,8 @@ def train_detector(
 
     # the finished model
     if outcome.finished and run.accelerator.is_main_process:
-        publish(model, args, network.state_dict(), files=[training.output_dir / "cmvn.ark"])
+        kind = f"FireRedVAD/{FOLDERS[options.kind]}"
+        publish(model, args, network.state_dict(), files=[training.output_dir / "cmvn.ark"], kind=kind)
     return outcome
 
 
