@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import Group, Parameter
 
-from vermilion.cli.console import EXIT_CODES, Terminal
+from vermilion.cli.console import Terminal
+from vermilion.cli.groups import subcommand
 from vermilion.cli.options import OUTPUT
 from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
 from vermilion.training.options import DataOptions, TrainingOptions
@@ -31,17 +31,8 @@ JsonOutcome = Annotated[
 ]
 
 
-def recipe(command: Callable[..., int], examples: str) -> App:
-    """Wrap a sub-command so that its help ends with examples and exit codes."""
-    app = App(
-        name=command.__name__,
-        help_epilogue=f"{examples}\n\n{EXIT_CODES}",
-        help_format="plaintext",
-        default_parameter=Parameter(negative_iterable=()),
-        result_action="return_value",
-    )
-    app.default(command)
-    return app
+recipe = subcommand
+"""wraps a recipe's command so that its help ends with examples and exit codes"""
 
 
 def ended(terminal: Terminal, outcome: Outcome, training: TrainingOptions, json: bool) -> None:
