@@ -159,21 +159,29 @@ def iterate_manifest(
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Write a native manifest; paths below its folder become relative, others absolute.
+    """Write a native manifest (`.gz` too); paths below its folder become relative, others absolute.
 
     Returns:
         How many lines were written.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".part")  # the utterances may come from the very file that is replaced
     count = 0
-    with file.open("w", encoding="utf-8") as out:
+    with _opened_for(temporary, file.suffix) as out:
         for utterance in utterances:
             row = utterance.to_dict()
             row["audio_filepath"] = _relative(row["audio_filepath"], file.parent)
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
+    temporary.replace(file)
     return count
+
+
+def _opened_for(temporary: Path, suffix: str) -> IO[str]:
+    if suffix == ".gz":
+        return gzip.open(temporary, "wt", encoding="utf-8")
+    return temporary.open("w", encoding="utf-8")
 
 
 def _relative(audio: str, folder: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from vermilion.cli.console import FAILED, OK, Terminal
-from vermilion.cli.data_options import JsonSummary, Processes, hours, items_bar, workers
+from vermilion.cli.data_options import JsonSummary, Manifest, Processes, hours, items_bar, workers
 from vermilion.cli.groups import subcommand
 from vermilion.cli.options import OUTPUT, Quiet
 from vermilion.cli.reading import rows_table
@@ -28,7 +28,7 @@ Exit code 1 means that something is wrong."""
 
 
 def check_command(
-    manifest: Annotated[Path, Parameter(help="JSON lines, WeNet's list, or a Kaldi folder.")],
+    manifest: Manifest,
     /,
     *,
     options: Annotated[CheckOptions, Parameter(name="*")] = CheckOptions(),  # noqa: B008 - frozen

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   vermilion data convert kaldi/train train.jsonl --measure
-  vermilion data convert cuts.jsonl.gz train.jsonl      (needs the extra lhotse)
+  vermilion data convert cuts.jsonl.gz train.jsonl     (needs the extra lhotse)
   vermilion data convert cuts.jsonl.gz train.jsonl --whole
 
 Lines that cannot be taken are reported and left out; exit code 1 then."""

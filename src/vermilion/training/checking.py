@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vermilion.audio import SAMPLE_RATE, iter_blocks
 from vermilion.errors import AudioError, ManifestError, OptionsError
 from vermilion.lid.labels import DIALECTS, LANGUAGES
-from vermilion.manifests import BYTES, Utterance, iterate_manifest
+from vermilion.manifests import BYTES, Utterance
+from vermilion.training.conversion import iterate_any
 from vermilion.training.parallel import Report, in_order
 from vermilion.training.splitting import spoken
 
@@ -146,7 +147,7 @@ def check(
     """Look at every line of a manifest and what it names.
 
     Args:
-        manifest: see `iterate_manifest`.
+        manifest: see `iterate_any`.
         options: see there.
         processes: how many decode recordings.
         report: progress.
@@ -162,7 +163,7 @@ def check(
     def on_line(number: int, error: ManifestError) -> None:
         faults.append(Fault(f"line {number}", "line", str(error)))
 
-    for look in in_order(partial(_look, options=options), iterate_manifest(manifest, on_line), processes):
+    for look in in_order(partial(_look, options=options), iterate_any(manifest, on_line), processes):
         utterance = look.utterance
         lines += 1
         faults += [*look.faults, *doubles.of(look)]

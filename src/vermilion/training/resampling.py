@@ -15,7 +15,8 @@ from vermilion.training.parallel import in_order
 from vermilion.training.shards import encode_flac
 
 _STRANGE = re.compile(r"[^\w.-]")
-_LONGEST_NAME = 80
+_LONGEST_NAME = 60
+"""characters; of four bytes at most, with the hash they still make a name"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def resample(utterances: Sequence[Utterance], folder: str | Path, processes: int
 def file_name(name: str) -> str:
     """A file's name for an id: itself, or with a hash where it has characters (or a length) that files should not."""
     plain = _STRANGE.sub("_", name)[:_LONGEST_NAME].lstrip(".-")
-    if plain == name:
+    if plain and plain == name:
         return name
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
