@@ -18,6 +18,8 @@ MODELS_VARIABLE = "VERMILION_MODELS"
 CACHE_VARIABLE = "VERMILION_CACHE"
 MINI_VARIABLE = "VERMILION_MINI"
 PICKLED = ".pth.tar"
+KIND_FILE = "kind.txt"
+"""says the published folder's name in a folder that is called otherwise"""
 
 
 @dataclass(frozen=True)
@@ -268,9 +270,16 @@ def _existing(models_dir: str | Path) -> Path:
 
 
 def _is_named(folder: Path, known: ModelEntry) -> bool:
-    """Tell whether a folder has the name of the model, so that another model's files are not taken for it."""
+    """Tell whether a folder has the name of the model, so that another model's files are not taken for it.
+
+    The recipes write the name into a file of its own: their folders may be called as their users like.
+    """
     parts = Path(known.folder).parts
-    return folder.resolve().parts[-len(parts) :] == parts
+    try:
+        written = (folder / KIND_FILE).read_text(encoding="utf8").strip()
+    except (OSError, UnicodeDecodeError):
+        written = ""
+    return folder.resolve().parts[-len(parts) :] == parts or written == known.folder
 
 
 def _candidates(known: ModelEntry) -> Iterator[Path]:
