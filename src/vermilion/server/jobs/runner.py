@@ -17,7 +17,7 @@ from typing import Any
 from vermilion.assembly import state_sentences
 from vermilion.errors import VermilionError
 from vermilion.server.backend import Backend, State, Step, Task
-from vermilion.server.decoder import Decoded, Decoding, decode
+from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.server.errors import Busy, shape
 from vermilion.server.jobs.store import JobRow, JobStore
 from vermilion.server.jobs.webhooks import Notifier
