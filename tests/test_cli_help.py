@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from cyclopts import App
 
 from vermilion import __version__
 from vermilion.cli import main
@@ -31,8 +32,25 @@ def test_every_help_has_a_description_examples_and_exit_codes(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_list_says_what_the_command_says(command):
     module = importlib.import_module(f"vermilion.cli.{command}")
-    assert getattr(module, command).__doc__.splitlines()[0] == COMMANDS[command]
+    found = getattr(module, command)
+    said = found.help if isinstance(found, App) else found.__doc__.splitlines()[0]
+    assert said == COMMANDS[command]
     assert max(len(line) for line in module.EXAMPLES.splitlines()) <= 79
+
+
+GROUPS = [name for name in COMMANDS if isinstance(getattr(importlib.import_module(f"vermilion.cli.{name}"), name), App)]
+SUBCOMMANDS = [(g, s) for g in GROUPS for s in importlib.import_module(f"vermilion.cli.{g}").SUBCOMMANDS]
+
+
+@pytest.mark.parametrize(("group", "name"), SUBCOMMANDS)
+def test_every_subcommand_has_help_too(group, name, capsys):
+    summary = importlib.import_module(f"vermilion.cli.{group}").SUBCOMMANDS[name]
+    assert main([group, name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert summary in " ".join(out.split())
+    assert f"  vermilion {group} {name}" in out
+    assert "Exit codes:" in out
+    assert max(len(x) for x in importlib.import_module(f"vermilion.cli.{group}_{name}").EXAMPLES.splitlines()) <= 79
 
 
 def test_version(capsys):

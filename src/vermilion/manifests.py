@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vermilion.errors import ManifestError
+from vermilion.errors import AudioError, ManifestError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 KALDI_WAVES = "wav.scp"
+BYTES = "audio_bytes"
+"""key of [first byte, how many]: the recording is that part of its file, a member of a tar, say"""
+_LARGEST_PART = 1 << 30
+"""bytes; far above any utterance"""
 _NAMES = {
     "audio": ("audio_filepath", "wav", "audio"),
     "id": ("id", "key", "uttid"),
@@ -58,14 +62,22 @@ class Utterance:
             AudioError: the recording cannot be read, or ends before the stretch begins.
         """
         from vermilion.audio import SAMPLE_RATE, load_audio
-        from vermilion.errors import AudioError
 
-        samples = load_audio(self.audio, max_seconds=max_seconds)
+        samples = load_audio(self.source(), max_seconds=max_seconds)
         first = round(self.offset * SAMPLE_RATE)
         last = len(samples) if self.duration is None else first + round(self.duration * SAMPLE_RATE)
         if first and first >= len(samples):
             raise AudioError(f"{self.audio} ends at {len(samples) / SAMPLE_RATE:.2f} s, before {self.offset:.2f} s")
         return samples[first:last]
+
+    def source(self) -> str | bytes:
+        """The whole recording, as `load_audio` takes it: its path, or its bytes where it is a part of a file.
+
+        Raises:
+            AudioError: that part cannot be read.
+            ManifestError: the line does not say where it is.
+        """
+        return _part(self.audio, self.extra[BYTES]) if BYTES in self.extra else self.audio
 
     def to_dict(self) -> dict[str, Any]:
         """The line of a native manifest (NeMo-shaped)."""
@@ -81,6 +93,24 @@ class Utterance:
         return {key: value for key, value in known.items() if value is not None} | self.extra
 
 
+def _part(audio: str, place: Any) -> bytes:
+    """Some bytes of a file."""
+    if not (isinstance(place, list) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)):
+        raise ManifestError(f"{BYTES} of {audio} is {place!r} where [first byte, how many] is expected")
+    first, count = place
+    if count > _LARGEST_PART:
+        raise AudioError(f"{BYTES} of {audio} asks for {count} bytes, more than any utterance has")
+    try:
+        with Path(audio).open("rb") as file:
+            file.seek(first)
+            data = file.read(count)
+    except OSError as error:
+        raise AudioError(f"cannot read {audio}: {error.strerror or error}") from error
+    if len(data) != count:
+        raise AudioError(f"{audio} ends before byte {first + count}: it is not the file that the manifest was made for")
+    return data
+
+
 def read_manifest(path: str | Path) -> list[Utterance]:
     """Read a whole manifest; see `iterate_manifest`.
 
@@ -93,12 +123,15 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     return found
 
 
-def iterate_manifest(path: str | Path) -> Iterator[Utterance]:
+def iterate_manifest(
+    path: str | Path, on_fault: Callable[[int, ManifestError], None] | None = None
+) -> Iterator[Utterance]:
     """Read a manifest line by line.
 
     Args:
         path: JSON lines (`.gz` too) of `{audio_filepath, offset?, duration?, text?, lang?, id?, speaker?}` or WeNet's
             `{key, wav, txt}`; a Kaldi folder, or its `wav.scp`.
+        on_fault: is given the number of each JSON line that is no entry, and what is wrong; reading goes on.
 
     Yields:
         Utterances; where a line names no id, the stem of its path and, for a stretch, its times in ms.
@@ -113,12 +146,20 @@ def iterate_manifest(path: str | Path) -> Iterator[Utterance]:
         yield from _kaldi(file)
         return
     for number, line in enumerate(_lines(file), 1):
-        if line.strip():
-            yield _entry(file, number, line)
+        if not line.strip():
+            continue
+        try:
+            utterance = _entry(file, number, line)
+        except ManifestError as error:
+            if on_fault is None:
+                raise
+            on_fault(number, error)
+        else:
+            yield utterance
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
-    """Write a native manifest; paths below its folder become relative.
+    """Write a native manifest; paths below its folder become relative, others absolute.
 
     Returns:
         How many lines were written.
@@ -137,7 +178,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
 
 def _relative(audio: str, folder: Path) -> str:
     whole, root = Path(audio).absolute(), folder.absolute()
-    return str(whole.relative_to(root)) if whole.is_relative_to(root) else audio
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -158,10 +199,24 @@ def _entry(file: Path, number: int, line: str) -> Utterance:
     where = f"{file}, line {number}"
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ManifestError(f"{where} is no JSON: {error}") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{where} is no JSON object")
+    return from_row(row, file.parent, where)
+
+
+def from_row(row: dict[str, Any], folder: Path, where: str) -> Utterance:
+    """Make an utterance of a line's object.
+
+    Args:
+        row: see `iterate_manifest`.
+        folder: relative paths begin there.
+        where: for messages.
+
+    Raises:
+        ManifestError: it is no entry.
+    """
     found: dict[str, Any] = {}
     for name, keys in _NAMES.items():
         key = next((k for k in keys if row.get(k) is not None), None)
@@ -170,8 +225,9 @@ def _entry(file: Path, number: int, line: str) -> Utterance:
     for name, value in found.items():
         found[name] = _checked(name, value, where)
     if "audio" not in found:
-        raise ManifestError(f"{where} names no recording (audio_filepath)")
-    audio = str(file.parent / found.pop("audio"))
+        hint = "; it is a lhotse cut: vermilion data convert reads those" if "supervisions" in row else ""
+        raise ManifestError(f"{where} names no recording (audio_filepath){hint}")
+    audio = str(folder / found.pop("audio"))
     extra = {k: v for k, v in row.items() if not any(k in keys for keys in _NAMES.values())}
     utterance = Utterance(**({"id": ""} | found), audio=audio, extra=extra)
     return utterance if utterance.id else Utterance(**{**vars(utterance), "id": _own_id(utterance)})

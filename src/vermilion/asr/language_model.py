@@ -256,6 +256,29 @@ def load_language_model(
     return model
 
 
+def load_trainable(folder: Path, runtime: Runtime) -> LanguageModel:
+    """Load a Qwen2 folder in a form through which gradients flow; its own weights are frozen.
+
+    Args:
+        folder: config.json, tokenizer.json and the safetensors shards.
+        runtime: device, and float32 or bfloat16.
+
+    Raises:
+        CheckpointError: files are missing or do not fit.
+        MissingDependencyError: transformers is not installed.
+        ModelError: there is not enough memory.
+    """
+    config = read_config(folder)
+    _check_shards(folder)
+    vocabulary = Vocabulary.from_folder(folder)
+    _check_vocabulary(folder, vocabulary, config)
+    needed = memory_needed(config, "full", runtime.precision)
+    _require_room(config, "full", runtime, needed)
+    with _loading(folder, needed):
+        network = _read(folder, runtime, "full", None)
+    return LanguageModel(network, vocabulary)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json` of a language model.
 

@@ -61,11 +61,8 @@ class Tokenizer:
             CheckpointError: the SentencePiece file is missing or damaged.
         """
         tokens: list[str] = []
-        for part in _HAN.split(_MARKS.sub(" ", text.upper())):
-            if _HAN.fullmatch(part):
-                tokens.append(part)
-            elif part.strip():
-                tokens.extend(self._pieces.encode(part.strip(), out_type=str))
+        for part, is_character in stretches(text):
+            tokens.extend([part] if is_character else self._pieces.encode(part, out_type=str))
         return tokens, [self._ids.get(t, self.unknown) for t in tokens]
 
     @property
@@ -112,6 +109,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Join tokens, word marks turned into blanks, ends stripped."""
         return self.join(ids).replace(WORD_MARK, " ").strip()
+
+
+def stretches(text: str) -> Iterator[tuple[str, bool]]:
+    """Split a text, in capitals and without marks, into Chinese characters (True) and what stands between them."""
+    for part in _HAN.split(_MARKS.sub(" ", text.upper())):
+        if _HAN.fullmatch(part):
+            yield part, True
+        elif part.strip():
+            yield part.strip(), False
 
 
 def _written_units(text: str) -> Iterator[str]:

@@ -51,6 +51,22 @@ def _read_matrix(stream: BinaryIO, file: Path) -> NDArray[np.float64]:
     return np.frombuffer(data, dtype).reshape(rows, columns).astype(np.float64)
 
 
+def write_matrix(path: str | Path, matrix: NDArray[np.floating[Any]]) -> None:
+    """Write a bare Kaldi binary matrix of float64, in one step.
+
+    Args:
+        path: of the file; its folder is made.
+        matrix: (rows, columns); for `read_cmvn` sums and frame count over sums of squares, see there.
+    """
+    file = Path(path)
+    rows, columns = matrix.shape
+    head = b"\0BDM " + struct.pack("<bibi", 4, rows, 4, columns)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".part")
+    temporary.write_bytes(head + np.asarray(matrix, "<f8").tobytes())
+    temporary.replace(file)
+
+
 def read_cmvn(path: str | Path, bins: int = 80) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read accumulated statistics: sums, frame count and sums of squares in a 2 x (bins + 1) matrix.
 

@@ -24,6 +24,8 @@ COMMANDS = {
     "models": "List the known models: which are present, where, how large.",
     "pull": "Download models from Hugging Face or ModelScope.",
     "convert": "Rewrite model folders as safetensors, which load in a second.",
+    "data": "Prepare recordings for training: check, split, resample, pack.",
+    "train": "Train the modules: recogniser, CTC head, language identifier and more.",
     "bench": "Measure how fast each stage is on this machine, and what it could be.",
 }
 """what `vermilion --help` says; equal to the first line of each command's docstring"""

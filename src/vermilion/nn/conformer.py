@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vermilion.nn.packed import ExactLinear, Fusable, Pointwise, merged
 
@@ -22,6 +23,11 @@ class ConformerConfig:
     n_head: int = 20
     n_layers: int = 16
     kernel_size: int = 33
+    _: KW_ONLY
+    dropout: float = 0.0
+    """in training: of what each part adds, of attention weights, inside feed-forward"""
+    checkpointing: bool = False
+    """in training: compute the activations of a block again instead of keeping them"""
 
 
 def sinusoids(first: int, count: int, d_model: int, step: int = -1) -> Tensor:
@@ -37,7 +43,8 @@ def sinusoids(first: int, count: int, d_model: int, step: int = -1) -> Tensor:
 @lru_cache(maxsize=16)
 def _relative_table(frames: int, d_model: int) -> Tensor:
     """Row r holds s(frames − 1 − r): from the most positive distance to the most negative; no limit on length."""
-    return sinusoids(frames - 1, 2 * frames - 1, d_model)
+    with torch.inference_mode(False):  # kept: training must be able to use what recognition made
+        return sinusoids(frames - 1, 2 * frames - 1, d_model)
 
 
 KEPT_POSITIONS = 512
@@ -66,14 +73,15 @@ class Subsampling(nn.Module):
 class FeedForward(nn.Module):
     """Pre-norm feed-forward block, without its residual."""
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.net = nn.Sequential(
             nn.LayerNorm(d_model),
             nn.Linear(d_model, 4 * d_model),
             nn.SiLU(),
-            nn.Identity(),
+            nn.Dropout(dropout),
             nn.Linear(4 * d_model, d_model),
+            nn.Dropout(dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,9 +93,10 @@ class FeedForward(nn.Module):
 class RelativeAttention(Fusable):
     """Self-attention with relative positions; adds its input."""
 
-    def __init__(self, d_model: int, n_head: int) -> None:
+    def __init__(self, d_model: int, n_head: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.n_head = n_head
+        self.dropout = nn.Dropout(dropout)
         self.layer_norm_q, self.layer_norm_k, self.layer_norm_v = (nn.LayerNorm(d_model) for _ in range(3))
         self.w_qs, self.w_ks, self.w_vs, self.linear_pos, self.fc = (
             nn.Linear(d_model, d_model, bias=False) for _ in range(5)
@@ -117,8 +126,9 @@ class RelativeAttention(Fusable):
         if key_bias is not None:
             bias = bias.add_(key_bias) if not self.training else bias + key_bias
         heads = ((q + self.pos_bias_u).transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        out = F.scaled_dot_product_attention(*heads, attn_mask=bias)
-        result: Tensor = x + self.fc(out.transpose(1, 2).reshape(n, t, d))
+        dropped = self.dropout.p if self.training else 0.0
+        out = F.scaled_dot_product_attention(*heads, attn_mask=bias, dropout_p=dropped)
+        result: Tensor = x + self.dropout(self.fc(out.transpose(1, 2).reshape(n, t, d)))
         return result
 
     def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -142,8 +152,9 @@ class RelativeAttention(Fusable):
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, Swish, pointwise; adds its input."""
 
-    def __init__(self, d_model: int, kernel_size: int) -> None:
+    def __init__(self, d_model: int, kernel_size: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.pre_layer_norm = nn.LayerNorm(d_model)
         self.pointwise_conv1 = Pointwise(d_model, 4 * d_model)
         self.depthwise_conv = nn.Conv1d(
@@ -157,7 +168,7 @@ class ConvolutionModule(nn.Module):
         y = self.pre_layer_norm(x)
         y = F.glu(self.pointwise_conv1(y if valid is None else y * valid), dim=-1)
         y = F.silu(self.batch_norm(self._depthwise(y)))
-        y = self.pointwise_conv2(y)
+        y = self.dropout(self.pointwise_conv2(y))
         result: Tensor = x + (y if valid is None else y * valid)
         return result
 
@@ -174,10 +185,10 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
-        self.ffn1 = FeedForward(config.d_model)
-        self.mhsa = RelativeAttention(config.d_model, config.n_head)
-        self.conv = ConvolutionModule(config.d_model, config.kernel_size)
-        self.ffn2 = FeedForward(config.d_model)
+        self.ffn1 = FeedForward(config.d_model, config.dropout)
+        self.mhsa = RelativeAttention(config.d_model, config.n_head, config.dropout)
+        self.conv = ConvolutionModule(config.d_model, config.kernel_size, config.dropout)
+        self.ffn2 = FeedForward(config.d_model, config.dropout)
         self.layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, positions: Tensor, valid: Tensor | None, key_bias: Tensor | None) -> Tensor:
@@ -220,5 +231,8 @@ class ConformerEncoder(nn.Module):
             key_bias = key_bias[:, None, None]
         positions = _relative_table(_table_size(frames), self.config.d_model).to(x)
         for block in self.layer_stack:
-            x = block(x, positions, mask, key_bias)
+            if self.training and self.config.checkpointing:
+                x = checkpoint(block, x, positions, mask, key_bias, use_reentrant=False)
+            else:
+                x = block(x, positions, mask, key_bias)
         return x, lengths

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vermilion.nn.conformer import sinusoids
 from vermilion.nn.packed import Fusable, linear_of, merged
@@ -23,6 +24,11 @@ class DecoderConfig:
     d_model: int = 1280
     n_head: int = 20
     n_layers: int = 16
+    _: KW_ONLY
+    dropout: float = 0.0
+    """in training: of what each part adds, of attention weights, of the embedded tokens"""
+    checkpointing: bool = False
+    """in training: compute the activations of a layer again instead of keeping them"""
 
 
 @dataclass
@@ -141,7 +147,8 @@ class FeedForward(nn.Module):
 
 @lru_cache(maxsize=4)
 def _table(rows: int, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return sinusoids(0, rows, d_model, step=1).to(device, dtype)
+    with torch.inference_mode(False):  # kept: training must be able to use what recognition made
+        return sinusoids(0, rows, d_model, step=1).to(device, dtype)
 
 
 class DecoderLayer(nn.Module):
@@ -149,10 +156,35 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
         self.self_attn_norm, self.cross_attn_norm, self.mlp_norm = (nn.LayerNorm(config.d_model) for _ in range(3))
         self.self_attn = Attention(config.d_model, config.n_head, own=True)
         self.cross_attn = Attention(config.d_model, config.n_head, own=False)
         self.mlp = FeedForward(config.d_model)
+
+    def forward(self, x: Tensor, encoded: Tensor, bias: Tensor | None) -> Tensor:
+        """Whole sequences at once, for training: x (N, L, d), encoded (N, T', d), bias (N, 1, 1, T') → (N, L, d)."""
+        dropped = self.dropout.p if self.training else 0.0
+        a = self.self_attn
+        q, k, v = (part.transpose(1, 2) for part in a.queries_keys_values(self.self_attn_norm(x)))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropped)
+        x = x + self.dropout(a.fc(out.transpose(1, 2).flatten(2)))
+        a = self.cross_attn
+        q = a.heads(a.w_qs(self.cross_attn_norm(x))).transpose(1, 2)
+        k, v = (part.transpose(1, 2) for part in a.keys_values(encoded))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropped)
+        x = x + self.dropout(a.fc(out.transpose(1, 2).flatten(2)))
+        result: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return result
+
+
+def _padding_bias(encoded: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """(N, 1, 1, T') of 0 and −inf on padded frames; None without padding."""
+    padded = torch.arange(encoded.shape[1], device=encoded.device)[None] >= lengths[:, None]
+    if not bool(padded.any()):
+        return None
+    bias = torch.zeros(padded.shape, dtype=dtype, device=encoded.device).masked_fill(padded, float("-inf"))
+    return bias[:, None, None]
 
 
 class TransformerDecoder(Fusable):
@@ -161,6 +193,7 @@ class TransformerDecoder(Fusable):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.dropout = nn.Dropout(config.dropout)
         self.tgt_word_emb = nn.Embedding(config.vocabulary, config.d_model)
         self.layer_stack = nn.ModuleList(DecoderLayer(config) for _ in range(config.n_layers))
         self.layer_norm_out = nn.LayerNorm(config.d_model)
@@ -185,12 +218,7 @@ class TransformerDecoder(Fusable):
             k, v = layer.cross_attn.keys_values(encoded)
             keys.append(k.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format, copy=True))
             values.append(v.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format, copy=True))
-        padded = torch.arange(encoded.shape[1], device=encoded.device)[None] >= lengths[:, None]
-        bias = None
-        if bool(padded.any()):
-            bias = torch.zeros(padded.shape, dtype=dtype, device=encoded.device).masked_fill(padded, float("-inf"))
-            bias = bias[:, None, None]
-        return CrossMemory(keys, values, bias)
+        return CrossMemory(keys, values, _padding_bias(encoded, lengths, dtype))
 
     def start(self, memory: CrossMemory, capacity: int = 96) -> DecoderState:
         """Empty slots for the utterances of a memory."""
@@ -235,6 +263,27 @@ class TransformerDecoder(Fusable):
         causal = torch.ones(size, size, dtype=torch.bool, device=tokens.device).tril()
         places = torch.arange(size, device=tokens.device)
         return self.extend(tokens, places.expand(n, -1), causal.expand(n, -1, -1), self.start(memory, size))
+
+    def teach(self, tokens: Tensor, encoded: Tensor, lengths: Tensor) -> Tensor:
+        """Score what follows each token of given sequences, with gradients (teacher forcing).
+
+        Args:
+            tokens: (N, L) token ids; padding only at the end, where scores carry no meaning.
+            encoded: (N, T', d) encoder output.
+            lengths: (N,) its valid frames.
+
+        Returns:
+            (N, L, V) logits, those of `forward`.
+        """
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.dropout(self._embed(tokens, places, tokens.shape[1])).to(encoded.dtype)
+        bias = _padding_bias(encoded, lengths, encoded.dtype)
+        for layer in self.layers:
+            if self.training and self.config.checkpointing:
+                x = checkpoint(layer, x, encoded, bias, use_reentrant=False)
+            else:
+                x = layer(x, encoded, bias)
+        return self._scores(x)
 
     def _embed(self, tokens: Tensor, positions: Tensor, most: int) -> Tensor:
         weight = self.tgt_word_emb.weight

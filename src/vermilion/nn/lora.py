@@ -16,10 +16,13 @@ class LoraLinear(nn.Module):
         self.a = nn.Parameter(a, requires_grad=False)
         self.b = nn.Parameter(b, requires_grad=False)
         self.scale = scale
+        self.dropout = 0.0
+        """in training: of what goes into A"""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        result: Tensor = self.base(x) + self.scale * nn.functional.linear(nn.functional.linear(x, self.a), self.b)
+        given = nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
+        result: Tensor = self.base(x) + self.scale * nn.functional.linear(nn.functional.linear(given, self.a), self.b)
         return result
 
 

@@ -34,6 +34,8 @@ class PunctuationConfig:
     type_vocab_size: int = 2
     """entries of the segment table, of which only the first is used"""
     layer_norm_eps: float = 1e-12
+    dropout: float = 0.0
+    """share of everything that a layer adds, and of attention, that is dropped in training"""
 
     @classmethod
     def from_bert(cls, config: Mapping[str, Any], num_labels: int) -> PunctuationConfig:
@@ -88,13 +90,14 @@ class BertEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_positions, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.dropout
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embed ids (N, L) as (N, L, H)."""
         positions = self.position_embeddings.weight[: ids.shape[1]]  # (L, H)
         segment = self.token_type_embeddings.weight[0]  # all tokens are of the first segment
         out: Tensor = self.LayerNorm(self.word_embeddings(ids) + segment + positions)
-        return out
+        return F.dropout(out, self.dropout, self.training)
 
 
 class SelfAttention(Fusable):
@@ -103,7 +106,7 @@ class SelfAttention(Fusable):
     def __init__(self, config: PunctuationConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.num_heads = config.num_heads
+        self.num_heads, self.dropout = config.num_heads, config.dropout
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.joint: nn.Module | None = None
 
@@ -121,7 +124,8 @@ class SelfAttention(Fusable):
         else:
             parts = (self.query(x), self.key(x), self.value(x))
         query, key, value = (part.view(split).transpose(1, 2) for part in parts)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (N, heads, L, H / heads)
+        dropped = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropped)  # (N, heads, L, H / heads)
         return mixed.transpose(1, 2).reshape(rows, length, width)
 
 
@@ -132,10 +136,11 @@ class ResidualOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Map x (N, L, size) to (N, L, H)."""
-        out: Tensor = self.LayerNorm(residual + self.dense(x))
+        out: Tensor = self.LayerNorm(residual + F.dropout(self.dense(x), self.dropout, self.training))
         return out
 
 

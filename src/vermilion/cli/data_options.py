@@ -1,0 +1,66 @@
+"""What the commands of `vermilion data` share: options, the progress bar, the end of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from vermilion.cli.console import FAILED, OK, Terminal
+from vermilion.cli.options import OUTPUT
+
+_SHOWN = 10
+"""failures that are written out"""
+
+Manifest = Annotated[Path, Parameter(help="JSON lines, WeNet's list, a Kaldi folder, or lhotse's cuts.jsonl.")]
+Folder = Annotated[Path, Parameter(name=["--output-dir", "-o"], group=OUTPUT, help="Folder for what is written.")]
+Processes = Annotated[int, Parameter(help="How many processes work; 0 = the cores that this process may use.")]
+JsonSummary = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, group=OUTPUT, help="The summary as JSON on stdout."),
+]
+
+
+def workers(processes: int) -> int:
+    """The number of processes that an option means."""
+    if processes:
+        return processes
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+@contextmanager
+def items_bar(terminal: Terminal, doing: str, total: int | None = None) -> Iterator[Callable[[int, str], None]]:
+    """Draw a bar on stderr; silent without a terminal.
+
+    Yields:
+        What is called with the number of items that are done and what was done last.
+    """
+    if terminal.quiet or not terminal.err.is_terminal:
+        yield lambda done, what: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=terminal.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda done, what: bar.update(task, completed=done)
+
+
+def told(terminal: Terminal, failures: Sequence[tuple[str, str]]) -> int:
+    """Say what failed, the first few in full, and return the exit code."""
+    for name, message in failures[:_SHOWN]:
+        terminal.fail(f"{name}: {message}")
+    if len(failures) > _SHOWN:
+        terminal.fail(f"and {len(failures) - _SHOWN} more")
+    return FAILED if failures else OK
+
+
+def hours(seconds: float) -> str:
+    """`5400` → `1.50 h`, `90` → `1.5 min`."""
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
