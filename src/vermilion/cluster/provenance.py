@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion import __version__
 from vermilion.checkpoints import catalogue
+from vermilion.checkpoints.reader import converted_path
 
 if TYPE_CHECKING:
     from vermilion.pipeline import PipelineOptions
@@ -95,7 +96,7 @@ def _files(path: Path, entry: catalogue.ModelEntry) -> list[Path]:
     found = []
     for name in entry.required:
         file = path / name
-        converted = catalogue.converted_path(file) if name.endswith(catalogue.PICKLED) else file
+        converted = converted_path(file) if name.endswith(catalogue.PICKLED) else file
         found += [converted if converted.exists() else file]
     for part in entry.parts:
         found += [p for pattern in part.required for p in sorted((path / part.folder).glob(pattern))]

@@ -3,8 +3,8 @@
 A finished row is appended to the open part (`parts/part-000007.open`), a failure to `failures.jsonl`. A full part is
 sealed: its ids are written beside it, then it becomes `part-000007.jsonl` by a rename, or `.parquet` by a rename of a
 finished file after which the open part is removed. What a kill leaves behind is put right at the next start: a line
-without an end is cut off, an open part whose sealed form exists is removed, anything half-made (`.tmp`) too. A row is in
-exactly one of these places at any instant, so nothing is lost and nothing is there twice.
+without an end is cut off, an open part whose sealed form exists is removed, anything half-made (`.tmp`) too. So nothing
+is lost and nothing is there twice.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Store:
         changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
         if changed:
             raise OptionsError(
-                f"{self.folder} was begun with other settings ({', '.join(changed)}): use the same ones or another folder"
+                f"{self.folder} was begun with other settings ({', '.join(changed)}): use the same or another folder"
             )
 
     def _recover(self) -> None:
@@ -253,7 +253,9 @@ def _ids(path: Path) -> Iterator[str]:
             try:
                 yield str(json.loads(line)["id"])
             except (ValueError, KeyError, TypeError) as error:
-                raise FormatError(f"{path}, line {number} is damaged: {error}; restore it or name another folder") from error
+                raise FormatError(
+                    f"{path}, line {number} is damaged: {error}; restore it or name another folder"
+                ) from error
 
 
 def _mended(path: Path) -> Path:

@@ -349,4 +349,3 @@ def _stretch(samples: Any, utterance: Utterance) -> Any:
         raise AudioError(f"{utterance.audio} ends at {seconds:.2f} s, before {utterance.offset:.2f} s")
     last = None if utterance.duration is None else first + round(utterance.duration * SAMPLE_RATE)
     return samples[first:last]
-
