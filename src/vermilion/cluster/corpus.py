@@ -95,7 +95,7 @@ def run_corpus(
         try:
             if options.retry_failures:
                 store.retry_failures()
-            job = _Corpus(store, made_by, options.redact, report)
+            job = Corpus(store, made_by, options.redact, report)
             for done in pool.run(job.items(manifest), stopped):
                 job.take(done)
             if not stopped():
@@ -105,12 +105,13 @@ def run_corpus(
     return job.progress()
 
 
-class _Corpus:
-    """Items in, rows out."""
+class Corpus:
+    """Items in, rows out; what every engine does around its own work."""
 
     def __init__(
         self, store: Store, origin: Provenance, redact: bool, report: Callable[[CorpusProgress], None]
     ) -> None:
+        """Take the store, what makes the rows, whether paths are hidden, and who is told."""
         self.store, self.origin, self.redact, self.report = store, origin, redact, report
         self.begun: set[int] = set()
         """items of this run, by key: ids that come twice are found out"""

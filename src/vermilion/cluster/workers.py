@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vermilion.audio import SAMPLE_RATE, Recording
-from vermilion.errors import AudioError, ModelError, VermilionError
+from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.manifests import Utterance
 from vermilion.transcript import Failure, Transcript
 
@@ -253,7 +253,7 @@ def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerO
     connection.send(pipeline.models())
     with tempfile.TemporaryDirectory(prefix="vermilion-corpus-") as folder, suppress(EOFError, OSError):
         while (items := connection.recv()) is not None:
-            for answer in transcribe(pipeline, items, options, Path(folder)):
+            for answer in transcribe(pipeline, items, Decoder(items, options, Path(folder), pipeline.options.channels)):
                 connection.send(answer)
             connection.send(None)
 
@@ -267,16 +267,32 @@ def _limit(options: WorkerOptions) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (options.memory, options.memory))
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """Reads items one after the other, each in a process of its own under limits."""
+
+    items: Sequence[Utterance]
+    options: WorkerOptions
+    folder: Path
+    channels: str
+
+    def __call__(self, index: int) -> list[Recording] | VermilionError:
+        """The recordings of an item, or why there are none."""
+        try:
+            return decoded(self.items[index], self.options, self.folder, self.channels)
+        except VermilionError as error:
+            return error
+
+
 def transcribe(
-    pipeline: Pipeline, items: Sequence[Utterance], options: WorkerOptions, folder: Path
+    pipeline: Pipeline, items: Sequence[Utterance], read: Callable[[int], list[Recording] | VermilionError]
 ) -> Iterator[tuple[int, Result, float] | float]:
     """Transcribe items together.
 
     Args:
         pipeline: of this process.
         items: whose segments share batches.
-        options: limits of decoding.
-        folder: for decoded samples.
+        read: number of an item → its recordings, or why it has none.
 
     Yields:
         (index, result, seconds of audio) of every item, in any order; times in between are signs of life.
@@ -284,18 +300,20 @@ def transcribe(
     jobs: dict[int, Job] = {}
     for index, utterance in enumerate(items):
         try:
-            recordings = decoded(utterance, options, folder, pipeline.options.channels)
-            jobs[index] = pipeline.segment(utterance.audio, recordings)
+            found = read(index)
+            if isinstance(found, VermilionError):
+                raise found
+            jobs[index] = pipeline.segment(utterance.audio, found)
         except VermilionError as error:
-            stage = "audio" if isinstance(error, AudioError) else "vad"
+            stage = "audio" if isinstance(error, AudioError | ManifestError) else "vad"
             yield index, Failure(utterance.audio, error, stage), 0.0
         yield time.time()
     try:
         for batch in _windows(jobs, pipeline.options.window_seconds):
             pipeline.advance([unit for job in batch.values() for unit in job.units])
             for index, job in batch.items():
-                found = pipeline.finish(job)
-                yield index, replace(found, utterance_id=items[index].id), found.duration
+                done = pipeline.finish(job)
+                yield index, replace(done, utterance_id=items[index].id), done.duration
     finally:
         for job in jobs.values():
             job.close()
@@ -323,8 +341,12 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
     """
     from vermilion.audio.isolation import Decoding, decode
 
+    source = utterance.source()
+    place = Path(utterance.audio) if isinstance(source, str) else folder / f"part-{os.getpid()}"
+    if isinstance(source, bytes):
+        place.write_bytes(source)
     work = Decoding(
-        Path(utterance.audio),
+        place,
         folder / f"item-{os.getpid()}",
         utterance.audio,
         channels,
