@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from server_helpers import serving, tone, wav
 
+from vermilion.audio.isolation import Decoding, decode
 from vermilion.errors import AudioError, AudioLimitError, VermilionError
 from vermilion.server import running
 from vermilion.server.admission import Admission
-from vermilion.server.decoder import Decoding, decode
 from vermilion.server.errors import Busy
 from vermilion.server.options import Limits
 from vermilion.server.uploads import Spool, most_bytes

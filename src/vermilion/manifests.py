@@ -41,7 +41,7 @@ class Utterance:
 
     id: str
     audio: str
-    """path of the recording; a relative one was resolved against the manifest's folder"""
+    """path of the recording; a relative one was resolved against the manifest's folder. URLs stay as they are"""
     offset: float = 0.0
     """seconds into the recording"""
     duration: float | None = None
@@ -185,6 +185,8 @@ def _opened_for(temporary: Path, suffix: str) -> IO[str]:
 
 
 def _relative(audio: str, folder: Path) -> str:
+    if "://" in audio:
+        return audio
     whole, root = Path(audio).absolute(), folder.absolute()
     return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
@@ -235,7 +237,8 @@ def from_row(row: dict[str, Any], folder: Path, where: str) -> Utterance:
     if "audio" not in found:
         hint = "; it is a lhotse cut: vermilion data convert reads those" if "supervisions" in row else ""
         raise ManifestError(f"{where} names no recording (audio_filepath){hint}")
-    audio = str(folder / found.pop("audio"))
+    named = found.pop("audio")
+    audio = named if "://" in named else str(folder / named)
     extra = {k: v for k, v in row.items() if not any(k in keys for keys in _NAMES.values())}
     utterance = Utterance(**({"id": ""} | found), audio=audio, extra=extra)
     return utterance if utterance.id else Utterance(**{**vars(utterance), "id": _own_id(utterance)})

@@ -24,6 +24,7 @@ SEARCH = Group.create_ordered("Search")
 LLM = Group.create_ordered("FireRedASR2-LLM")
 SUBTITLES = Group.create_ordered("Subtitles")
 VAD = Group.create_ordered("Voice activity")
+CORPUS = Group.create_ordered("Corpora (--manifest)")
 
 Inputs = Annotated[
     list[str],
@@ -184,3 +185,29 @@ class Output:
     """Draw a timeline beside the outputs (png unless html is given)."""
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """Redo recordings whose outputs are there already."""
+
+
+@Parameter(name="*", group=CORPUS)
+@dataclass(frozen=True)
+class Corpus:
+    """Corpora out of a manifest."""
+
+    manifest: Path | None = None
+    """JSON lines {"audio_filepath": ..., "id": ..., "offset": ..., "duration": ...}, a Kaldi folder or wav.scp; needs
+    --output-dir. Rows go to parts/, what failed to failures.jsonl; the same command goes on after any end."""
+    workers: int = 0
+    """Processes, each with the models; 0 = one per GPU, or one on a CPU (all its threads)."""
+    rows_per_part: int = 1000
+    """Rows of a part of the output."""
+    chunk: int = 16
+    """Recordings that a worker takes at once; their segments share batches."""
+    patience: float = 1800.0
+    """Seconds without a sign of life after which a worker is ended."""
+    redact_paths: bool = False
+    """Write hashes instead of paths, everywhere in the output."""
+    retry_failures: bool = False
+    """Try again what failed in an earlier run."""
+    engine: Literal["local", "ray"] = "local"
+    """local = processes of this machine; ray = Ray Data (extra ray)."""
+    address: str = ""
+    """Ray cluster to use, such as auto or 10.0.0.5:6379; empty = a local one."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vermilion import loading
+from vermilion.cli import corpus as corpora
 from vermilion.cli import outputs
 from vermilion.cli.console import Terminal
 from vermilion.cli.each import recordings
 from vermilion.cli.inputs import Item
 from vermilion.cli.options import (
+    Corpus,
     Hardware,
     Inputs,
     Json,
@@ -33,6 +37,7 @@ EXAMPLES = """Examples:
   vermilion transcribe talk.mp4 --format srt > talk.srt
   vermilion transcribe call.wav --channels separate     each channel on its own
   vermilion transcribe talk.mp4 --models pretrained_models
+  vermilion transcribe --manifest big.jsonl -o out      a corpus, resumable
   ffmpeg -i talk.mkv -f wav - | vermilion transcribe - --json | jq .text
 
 Formats: json, jsonl, txt, srt, vtt, ass, tsv, ctm, rttm, TextGrid.
@@ -41,11 +46,12 @@ Each transcript is written as soon as it is complete. Frames count 10 ms."""
 
 
 def transcribe(
-    inputs: Inputs,
+    inputs: Inputs | None = None,
     /,
     *,
     models: ModelsOption = "auto",
     hardware: Hardware = Hardware(),  # noqa: B008 - frozen
+    corpus: Corpus = Corpus(),  # noqa: B008 - frozen
     output: Output = Output(),  # noqa: B008 - frozen
     json: Json = False,
     quiet: Quiet = False,
@@ -57,18 +63,34 @@ def transcribe(
 ) -> int:
     """Transcribe recordings: speech, language, words with times, punctuation."""
     terminal = Terminal(quiet)
+    options = stages.pipeline_options(search, hardware, llm)
+    if corpus.manifest is not None:
+        return _corpus(
+            terminal, corpus, corpora.Build(models, options, vad, stages.punc_max_length), output, inputs or [], json
+        )
     wanted = outputs.parse_formats(output.format)
-    items, code = recordings(inputs, terminal)
+    items, code = recordings(inputs or [], terminal)
     _check(output, wanted, items, json)
     run = Run(terminal, output, wanted, json, subtitles)
     todo = run.start(items)
     if todo:
-        options = stages.pipeline_options(search, hardware, llm)
         with terminal.working("loading models"):
             pipeline = loading.load(models, options=options, vad=vad, punctuation_max_length=stages.punc_max_length)
         terminal.answered(pipeline.models(), str(hardware))
         code = max(code, run.all(pipeline, todo))
     return code
+
+
+def _corpus(
+    terminal: Terminal, corpus: Corpus, build: corpora.Build, output: Output, inputs: Sequence[str], json: bool
+) -> int:
+    """The recordings of a manifest."""
+    if inputs:
+        raise OptionsError("give recordings or --manifest, not both")
+    forms = [name for text in output.format or ["jsonl"] for name in text.split(",")]
+    if len(forms) != 1 or output.visualize:
+        raise OptionsError("a corpus is written in one form: --format jsonl or --format parquet")
+    return corpora.run(terminal, corpus, build, output.output_dir, forms[0], json)
 
 
 def _check(output: Output, wanted: list[str], items: list[Item], json: bool) -> None:

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.errors import AudioLimitError
 from vermilion.server.admission import Admission, attended
 from vermilion.server.backend import Step, Task
-from vermilion.server.decoder import Decoded, Decoding, decode
 from vermilion.server.engines import EnginePool
 from vermilion.server.errors import RequestError
 from vermilion.server.metrics import Metrics

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vermilion.assembly import state_sentences
+from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.errors import VermilionError
 from vermilion.server.backend import Backend, State, Step, Task
-from vermilion.server.decoder import Decoded, Decoding, decode
 from vermilion.server.errors import Busy, shape
 from vermilion.server.jobs.store import JobRow, JobStore
 from vermilion.server.jobs.webhooks import Notifier

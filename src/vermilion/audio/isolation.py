@@ -45,7 +45,7 @@ def context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["vermilion.server.decoding_child"])
+    found.set_forkserver_preload(["vermilion.audio.isolation_child"])
     return found
 
 
@@ -64,7 +64,7 @@ def decode(work: Decoding, stopped: threading.Event | None = None) -> Decoded:
         AudioLimitError: it is too long.
         VermilionError: `stopped` was set.
     """
-    from vermilion.server.decoding_child import main
+    from vermilion.audio.isolation_child import main
 
     chosen = context()
     ours, theirs = chosen.Pipe(duplex=False)
@@ -91,7 +91,7 @@ def _wait(connection: Connection, work: Decoding, stopped: threading.Event) -> D
     waited = 0.0
     while waited < work.time:
         if stopped.is_set():
-            raise VermilionError("the request was cancelled")
+            raise VermilionError("decoding was cancelled")
         if connection.poll(0.05):
             try:
                 answer: Decoded | VermilionError = connection.recv()

@@ -13,9 +13,9 @@ import numpy as np
 import soundfile  # noqa: F401
 import soxr  # noqa: F401
 
+from vermilion.audio.isolation import RATE, Decoded, Decoding
 from vermilion.audio.reading import iter_blocks
 from vermilion.errors import AudioError, VermilionError
-from vermilion.server.decoder import RATE, Decoded, Decoding
 
 
 def main(connection: Connection, work: Decoding) -> None:

@@ -1,0 +1,154 @@
+"""`vermilion transcribe --manifest`: a corpus, by worker processes or on Ray."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vermilion import loading
+from vermilion.cli.console import FAILED, INTERRUPTED, OK, Terminal
+from vermilion.cli.options import Corpus
+from vermilion.cli.progress import clock
+from vermilion.errors import OptionsError
+from vermilion.pipeline import Pipeline, PipelineOptions
+from vermilion.vad import VadOptions
+
+if TYPE_CHECKING:
+    from vermilion.cluster.corpus import CorpusProgress
+
+FORMS = ("jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Build:
+    """Loads the pipeline inside a worker."""
+
+    models: str
+    options: PipelineOptions
+    vad: VadOptions
+    punctuation_max_length: int = -1
+
+    def __call__(self) -> Pipeline:
+        """Load it."""
+        return loading.load(
+            self.models, options=self.options, vad=self.vad, punctuation_max_length=self.punctuation_max_length
+        )
+
+
+def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, form: str, json: bool) -> int:
+    """Run a corpus job.
+
+    Returns:
+        The exit code.
+    """
+    from vermilion.cluster.corpus import CorpusOptions, run_corpus
+    from vermilion.cluster.provenance import Provenance, provenance
+    from vermilion.cluster.workers import WorkerOptions
+
+    if corpus.manifest is None or folder is None:
+        raise OptionsError("--manifest needs --output-dir for the rows")
+    if form not in FORMS:
+        raise OptionsError(f"rows of a corpus can be {' or '.join(FORMS)}, not {form}")
+    if form == "parquet":
+        from vermilion.cluster.tables import arrow
+
+        arrow()  # say now that it is missing, not after a thousand rows
+
+    def origin(names: dict[str, str]) -> Provenance:
+        terminal.answered(names)
+        return provenance(names, build.models, build.options, build.vad)
+
+    workers, build = shared_out(corpus.workers, build)
+    options = CorpusOptions(
+        "parquet" if form == "parquet" else "jsonl",
+        corpus.rows_per_part,
+        corpus.redact_paths,
+        corpus.retry_failures,
+        WorkerOptions(
+            workers, corpus.chunk, corpus.patience, max_seconds=build.options.max_seconds or WorkerOptions.max_seconds
+        ),
+    )
+    with stop_asked(terminal) as stop, meter(terminal) as report:
+        found = run_corpus(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
+    _say(terminal, found, folder, json)
+    if stop.is_set():
+        return INTERRUPTED
+    return FAILED if found.failed else OK
+
+
+def shared_out(workers: int, build: Build) -> tuple[int, Build]:
+    """How many workers, and the threads of each."""
+    from vermilion.runtime import usable_cores
+
+    if workers < 0:
+        raise OptionsError(f"workers is {workers}; it cannot be negative")
+    if not workers:
+        workers = _gpus() if build.options.device.startswith("cuda") else 1
+    threads = build.options.threads or max(1, usable_cores() // workers)
+    return workers, replace(build, options=replace(build.options, threads=threads))
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+@contextmanager
+def stop_asked(terminal: Terminal) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM: what is in hand is finished. A second Ctrl-C ends at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, _: Any) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+        terminal.say("finishing what is in hand (Ctrl-C again ends at once; nothing is lost)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def meter(terminal: Terminal) -> Iterator[Any]:
+    """A line that says how far the job is, in hours of audio."""
+    if terminal.quiet or not terminal.err.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+    with Bar(*columns, console=terminal.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda step: bar.update(task, description=described(step))
+
+
+def described(step: CorpusProgress) -> str:
+    """Where a job stands, for people."""
+    text = f"{step.done} recordings · {step.seconds / 3600:.2f} h of audio in {clock(step.elapsed)}"
+    if step.seconds:
+        text += f" · {step.speed:.1f}× real time"
+    return text + (f" · {step.failed} failed" if step.failed else "")
+
+
+def _say(terminal: Terminal, found: CorpusProgress, folder: Path, json: bool) -> None:
+    if json:
+        terminal.json({**asdict(found), "speed": found.speed, "output_dir": str(folder)})
+    if found.skipped:
+        terminal.say(f"{found.skipped} were done already")
+    terminal.say(described(found))
+    if found.failed:
+        terminal.fail(f"{found.failed} items failed: {folder / 'failures.jsonl'} says why (--retry-failures)")

@@ -1,0 +1,90 @@
+"""Rows of a corpus as Parquet: what every row has are columns, the rest is JSON text; `row` holds the whole of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vermilion.cluster.rows import Row
+from vermilion.errors import MissingDependencyError
+
+AS_JSON = ("manifest", "provenance", "failures", "models")
+"""columns without a fixed shape"""
+
+
+def arrow() -> Any:
+    """The pyarrow package.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError('Parquet needs: pip install "vermilion[parquet]"') from error
+    return pyarrow
+
+
+def schema() -> Any:
+    """Arrow schema of a table of transcripts."""
+    pa = arrow()
+    texts, whole, real = pa.string(), pa.int64(), pa.float64()
+    stretch = [("start_ms", whole), ("end_ms", whole)]
+    sentence = [*stretch, ("text", texts), ("asr_confidence", real), ("lang", texts), ("lang_confidence", real)]
+    word = [*stretch, ("text", texts), ("confidence", real)]
+    return pa.schema(
+        [
+            ("id", texts),
+            ("uttid", texts),
+            ("text", texts),
+            ("sentences", pa.list_(pa.struct(sentence))),
+            ("vad_segments_ms", pa.list_(pa.list_(whole))),
+            ("dur_s", real),
+            ("words", pa.list_(pa.struct(word))),
+            ("wav_path", texts),
+            ("events", pa.list_(pa.struct([("label", texts), *stretch]))),
+            ("languages", pa.list_(pa.struct([*stretch, ("lang", texts), ("confidence", real)]))),
+            ("flags", pa.list_(texts)),
+            ("warnings", pa.list_(texts)),
+            *((name, texts) for name in AS_JSON),
+            ("row", texts),
+        ]
+    )
+
+
+def write_table(rows: Iterable[Row], target: Path) -> None:
+    """Write rows as one Parquet file; it is on the disk when this returns.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+    """
+    pa = arrow()
+    table = pa.Table.from_pylist([_columns(row) for row in rows], schema=schema())
+    pa.parquet.write_table(table, target, compression="zstd")
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def rows_of(path: Path) -> Iterator[Row]:
+    """The rows that a file of `write_table` was made of."""
+    for batch in arrow().parquet.ParquetFile(path).iter_batches(columns=["row"]):
+        yield from (json.loads(text) for text in batch.column(0).to_pylist())
+
+
+def ids_of(path: Path) -> Iterator[str]:
+    """Ids of its rows."""
+    for batch in arrow().parquet.ParquetFile(path).iter_batches(columns=["id"]):
+        yield from batch.column(0).to_pylist()
+
+
+def _columns(row: Row) -> dict[str, Any]:
+    known = {name: row.get(name) for name in schema().names if name in row and name not in AS_JSON}
+    return {**known, **{name: _json(row[name]) for name in AS_JSON if name in row}, "row": _json(row)}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

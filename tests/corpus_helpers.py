@@ -1,0 +1,84 @@
+"""Pipelines of corpus tests: they are built inside worker processes, so everything here can be pickled."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from vermilion.pipeline import Pipeline, PipelineOptions
+from vermilion.testing import FakeDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
+
+
+@dataclass(frozen=True)
+class Calm:
+    """Says how long each recording is."""
+
+    delay: float = 0.0
+
+    def __call__(self):
+        def answer(samples):
+            time.sleep(self.delay)
+            return f"heard {len(samples)} samples"
+
+        return Pipeline(FakeDetector(), FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions())
+
+
+@dataclass(frozen=True)
+class Touchy:
+    """Dies, hangs or fills its memory at recordings of certain lengths (whole seconds)."""
+
+    dies: int = 3
+    hangs: int = 4
+    once: str = ""
+    """folder: dies only the first time"""
+
+    def __call__(self):
+        def answer(samples):
+            seconds = len(samples) // 16000
+            if seconds == self.dies and self._again():
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if seconds == self.hangs:
+                time.sleep(600)
+            return f"heard {seconds} seconds"
+
+        return Pipeline(None, None, FakeRecognizer(answer), None, PipelineOptions())
+
+    def _again(self):
+        if not self.once:
+            return True
+        mark = Path(self.once) / "died"
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
+
+
+@dataclass(frozen=True)
+class Unable:
+    """Has no models."""
+
+    def __call__(self):
+        from vermilion.errors import CheckpointError
+
+        raise CheckpointError("no model here; run `vermilion pull`")
+
+
+def make_corpus(folder, count, seconds=0.5, rate=16000):
+    """Short recordings, all of different length, and their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(count):
+        samples = np.full(int(seconds * rate) + i, 0.1, np.float32)
+        soundfile.write(folder / f"clip{i:05d}.wav", samples, rate)
+        rows.append({"audio_filepath": f"clip{i:05d}.wav", "id": f"item-{i:05d}", "speaker": f"s{i % 7}"})
+    write_rows(folder / "manifest.jsonl", rows)
+    return folder / "manifest.jsonl"
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

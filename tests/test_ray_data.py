@@ -1,0 +1,173 @@
+"""Corpora on Ray: the rows of one machine, whatever dies."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from corpus_helpers import Calm, Touchy, make_corpus, write_rows
+from test_corpus import failures, options, origin, rows, run
+
+from vermilion.cluster.ray_data import Fetch, RayOptions, fetched, run_ray
+from vermilion.cluster.workers import WorkerOptions
+from vermilion.errors import AudioError, OptionsError
+from vermilion.manifests import Utterance
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+pytest.importorskip("ray.data")
+PATHS = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")])
+
+
+@pytest.fixture(scope="module")
+def local():
+    """One Ray of this machine for the module, on loopback."""
+    with tempfile.TemporaryDirectory(prefix="vr") as folder:
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20,
+            _node_ip_address="127.0.0.1", _temp_dir=folder, runtime_env={"env_vars": {"PYTHONPATH": PATHS}},
+        )  # fmt: skip
+        yield
+        ray.shutdown()
+
+
+def same(one, other):
+    return rows(one) == rows(other)
+
+
+def test_the_rows_are_those_of_one_machine_and_it_goes_on(local, tmp_path):
+    manifest = make_corpus(tmp_path / "in", 12, seconds=0.2)
+    run(manifest, tmp_path / "one")
+    first = iter([False] + [True] * 1000)
+    part = RayOptions(rows_per_part=7, chunk=4, round=5)
+    assert run_ray(manifest, tmp_path / "two", Calm(), origin, part, stopped=lambda: next(first)).done == 5
+    found = run_ray(manifest, tmp_path / "two", Calm(), origin, part)
+    assert (found.done, found.failed, found.skipped) == (12, 0, 5)
+    assert same(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_item_that_kills_its_actor_costs_itself_alone(local, tmp_path):
+    lines = []
+    for i, seconds in enumerate([1, 3, 2, 1]):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(seconds * 16000, 0.1, np.float32), 16000)
+        lines.append({"audio_filepath": f"{i}.wav", "id": f"i{i}"})
+    (tmp_path / "bad.wav").write_bytes(b"nonsense")
+    write_rows(tmp_path / "m.jsonl", [*lines, {"audio_filepath": "bad.wav", "id": "bad"}])
+    run_ray(tmp_path / "m.jsonl", tmp_path / "out", Touchy(hangs=-1), origin, RayOptions(chunk=3))
+    assert [row["id"] for row in rows(tmp_path / "out")] == ["i0", "i2", "i3"]
+    found = failures(tmp_path / "out")
+    assert (found["i1"]["error"], found["i1"]["attempts"]) == ("WorkerDied", 2)
+    assert found["bad"]["error"] == "AudioError"
+
+
+def test_recordings_come_by_http_and_other_places_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
+    server = HTTPServer(("127.0.0.1", 0), lambda *a: SimpleHTTPRequestHandler(*a, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    (tmp_path / "x").mkdir()
+    try:
+        item = fetched(Utterance("a", f"{base}/a.wav"), tmp_path / "x")
+        assert Path(item.audio).read_bytes() == (tmp_path / "a.wav").read_bytes()
+        row = Fetch(WorkerOptions())({"id": "a", "item": '{"id": "a", "audio": "%s/a.wav?key=secret"}' % base})
+        assert (len(row["tracks"]), row["error"]) == (32000, "")
+        missing = Fetch(WorkerOptions())({"id": "b", "item": '{"id": "b", "audio": "%s/b.wav?key=secret"}' % base})
+        assert "cannot fetch" in missing["error"]
+        assert "secret" not in missing["error"]
+    finally:
+        server.shutdown()
+    with pytest.raises(AudioError, match="cannot come by gopher"):
+        fetched(Utterance("a", "gopher://host/a.wav"), tmp_path)
+
+
+def test_a_cluster_that_cannot_be_reached_is_said(tmp_path):
+    if ray.is_initialized():
+        ray.shutdown()
+    with pytest.raises(OptionsError, match="cannot be used"):
+        run_ray(make_corpus(tmp_path, 1), tmp_path / "out", Calm(), origin, RayOptions(address="127.0.0.1:1"))
+
+
+class Cluster:
+    """Two nodes on loopback, as `ray start` makes them."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, 16379 + os.getpid() % 1000
+        self.env = os.environ | {"PYTHONPATH": PATHS, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        self.nodes = []
+
+    def start(self, *arguments, block=False):
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--num-cpus=1",
+            "--object-store-memory=100000000",
+        ]
+        command += ["--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats", *arguments]
+        self.nodes.append(
+            subprocess.Popen(
+                command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        )
+
+    def __enter__(self):
+        self.start("--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
+        self.join(1)
+        self.start(f"--address=127.0.0.1:{self.port}")
+        self.join(2)
+        return f"127.0.0.1:{self.port}"
+
+    def join(self, count):
+        """Wait until so many nodes are there."""
+        code = f"import ray; ray.init('127.0.0.1:{self.port}', log_to_driver=False); "
+        code += f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) < {count})"
+        for _ in range(60):
+            if not subprocess.run(
+                [sys.executable, "-c", code], env=self.env, capture_output=True, check=False
+            ).returncode:
+                return
+            time.sleep(0.5)
+        raise RuntimeError("the nodes of the cluster did not come up")
+
+    def kill_second(self):
+        os.killpg(self.nodes[1].pid, 9)
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            try:
+                os.killpg(node.pid, 9)
+            except ProcessLookupError:
+                continue
+            node.wait()
+
+
+@pytest.mark.parametrize("killed", ["nothing", "the second node"])
+def test_two_nodes_give_the_rows_of_one_machine_also_when_one_is_killed_half_way(tmp_path, killed):
+    if ray.is_initialized():
+        ray.shutdown()
+    manifest = make_corpus(tmp_path / "in", 24, seconds=0.2)
+    run(manifest, tmp_path / "one", chosen=options(part=9))
+    with tempfile.TemporaryDirectory(prefix="vr", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(folder)
+        with cluster as address:
+            done = []
+
+            def report(step):
+                done.append(step.done)
+                if killed != "nothing" and len(done) == 6:
+                    cluster.kill_second()
+
+            chosen = RayOptions(rows_per_part=9, chunk=2, actors=(1, 2), cpus=0.5, address=address)
+            try:
+                found = run_ray(manifest, tmp_path / "two", Calm(0.2), origin, chosen, report=report)
+            finally:
+                ray.shutdown()
+    assert (found.done, found.failed) == (24, 0)
+    assert same(tmp_path / "one", tmp_path / "two")
