@@ -37,8 +37,8 @@ def options(form="jsonl", part=7, **more):
     return CorpusOptions(form, part, redact, retry, WorkerOptions(**{"chunk": 5, "patience": 60.0, **more}))
 
 
-def run(manifest, out, build=Calm(), chosen=None, **more):
-    return run_corpus(manifest, out, build, origin, chosen or options(), **more)
+def run(manifest, out, build=None, chosen=None, **more):
+    return run_corpus(manifest, out, build or Calm(), origin, chosen or options(), **more)
 
 
 def rows(out):

@@ -1,5 +1,6 @@
 """Corpora on Ray: the rows of one machine, whatever dies."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,7 +29,8 @@ PATHS = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[
 @pytest.fixture(scope="module")
 def local():
     """One Ray of this machine for the module, on loopback."""
-    with tempfile.TemporaryDirectory(prefix="vr") as folder:
+    with tempfile.TemporaryDirectory(prefix="vr") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
         ray.init(
             num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20,
             _node_ip_address="127.0.0.1", _temp_dir=folder, runtime_env={"env_vars": {"PYTHONPATH": PATHS}},
@@ -75,9 +77,11 @@ def test_recordings_come_by_http_and_other_places_are_refused(tmp_path):
     try:
         item = fetched(Utterance("a", f"{base}/a.wav"), tmp_path / "x")
         assert Path(item.audio).read_bytes() == (tmp_path / "a.wav").read_bytes()
-        row = Fetch(WorkerOptions())({"id": "a", "item": '{"id": "a", "audio": "%s/a.wav?key=secret"}' % base})
+        row = Fetch(WorkerOptions())({"id": "a", "item": json.dumps({"id": "a", "audio": f"{base}/a.wav?key=secret"})})
         assert (len(row["tracks"]), row["error"]) == (32000, "")
-        missing = Fetch(WorkerOptions())({"id": "b", "item": '{"id": "b", "audio": "%s/b.wav?key=secret"}' % base})
+        missing = Fetch(WorkerOptions())(
+            {"id": "b", "item": json.dumps({"id": "b", "audio": f"{base}/b.wav?key=secret"})}
+        )
         assert "cannot fetch" in missing["error"]
         assert "secret" not in missing["error"]
     finally:
@@ -98,7 +102,7 @@ class Cluster:
 
     def __init__(self, folder):
         self.folder, self.port = folder, 16379 + os.getpid() % 1000
-        self.env = os.environ | {"PYTHONPATH": PATHS, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        self.env = os.environ | {"PYTHONPATH": PATHS, "RAY_worker_niceness": "0"}
         self.nodes = []
 
     def start(self, *arguments, block=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from vermilion.vad import VadOptions
 
 if TYPE_CHECKING:
     from vermilion.cluster.corpus import CorpusProgress
+    from vermilion.cluster.provenance import Provenance
 
 FORMS = ("jsonl", "parquet")
 
@@ -47,7 +48,7 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         The exit code.
     """
     from vermilion.cluster.corpus import CorpusOptions, run_corpus
-    from vermilion.cluster.provenance import Provenance, provenance
+    from vermilion.cluster.provenance import provenance
     from vermilion.cluster.workers import WorkerOptions
 
     if corpus.manifest is None or folder is None:
@@ -64,6 +65,8 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         return provenance(names, build.models, build.options, build.vad)
 
     workers, build = shared_out(corpus.workers, build)
+    if corpus.engine == "ray":
+        return _on_ray(terminal, corpus, build, origin, folder, form, workers, json)
     options = CorpusOptions(
         "parquet" if form == "parquet" else "jsonl",
         corpus.rows_per_part,
@@ -75,6 +78,44 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
     )
     with stop_asked(terminal) as stop, meter(terminal) as report:
         found = run_corpus(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
+    _say(terminal, found, folder, json)
+    if stop.is_set():
+        return INTERRUPTED
+    return FAILED if found.failed else OK
+
+
+def _on_ray(
+    terminal: Terminal,
+    corpus: Corpus,
+    build: Build,
+    origin: Callable[[dict[str, str]], Provenance],
+    folder: Path,
+    form: str,
+    workers: int,
+    json: bool,
+) -> int:
+    from vermilion.cluster.ray_data import RayOptions, run_ray
+    from vermilion.cluster.workers import WorkerOptions
+
+    if corpus.manifest is None:
+        raise OptionsError("the engine ray needs --manifest")
+    limits = WorkerOptions(
+        chunk=corpus.chunk, patience=corpus.patience, max_seconds=build.options.max_seconds or WorkerOptions.max_seconds
+    )
+    options = RayOptions(
+        "parquet" if form == "parquet" else "jsonl",
+        corpus.rows_per_part,
+        corpus.redact_paths,
+        corpus.retry_failures,
+        corpus.address,
+        (1, max(1, corpus.workers or workers)),
+        cpus=float(build.options.threads),
+        gpus=1.0 if build.options.device.startswith("cuda") else 0.0,
+        chunk=corpus.chunk,
+        limits=limits,
+    )
+    with stop_asked(terminal) as stop, meter(terminal) as report:
+        found = run_ray(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
     _say(terminal, found, folder, json)
     if stop.is_set():
         return INTERRUPTED

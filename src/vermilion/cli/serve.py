@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -14,11 +15,16 @@ from vermilion.pipeline import PipelineOptions
 from vermilion.server.building import LoadModels
 from vermilion.server.options import Limits, ServerOptions, is_loopback, state_folder
 
+if TYPE_CHECKING:
+    from vermilion.server.backend import Engines
+    from vermilion.server.uploads import Spool
+
 EXAMPLES = """Examples:
   vermilion serve                                  http://127.0.0.1:8000
   vermilion serve --workers 2 --keep-alive 600     two engines; idle ones end
   vermilion keys add laptop && vermilion serve --host 0.0.0.0
   vermilion serve --wyoming-port 10300             for Home Assistant
+  vermilion serve --engine ray --replicas 1 4      engines on Ray Serve
   vermilion serve --funasr-port 10095              for FunASR's clients
   vermilion serve --job-folders /srv/recordings    jobs name files by path
 
@@ -72,6 +78,15 @@ def serve(
     keep_alive: Annotated[
         float | None, Parameter(group=ENGINES, help="Seconds without work after which an engine frees its memory.")
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], Parameter(group=ENGINES, help="local = processes; ray = Ray Serve (extra ray).")
+    ] = "local",
+    address: Annotated[
+        str, Parameter(group=ENGINES, help="Ray cluster, such as auto or 10.0.0.5:6379; empty = a local one.")
+    ] = "",
+    replicas: Annotated[
+        tuple[int, int], Parameter(group=ENGINES, help="Least and most engines on Ray; each loads the models.")
+    ] = (1, 1),
     drain_seconds: Annotated[float, Parameter(group=ENGINES, help="Time to finish after SIGTERM.")] = 30.0,
     data: Annotated[Path | None, Parameter(group=JOBS, help="Folder for jobs, uploads, temporary files.")] = None,
     database: Annotated[
@@ -100,6 +115,7 @@ def serve(
     pipeline = hardware.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain()))
     options = ServerOptions(
         models=LoadModels(models, pipeline),
+        engines=_on_ray(address, replicas, hardware) if engine == "ray" else None,
         host=host,
         port=port,
         workers=workers,
@@ -123,6 +139,14 @@ def serve(
     Terminal(quiet).say("loading models; Ctrl-C stops")
     _run(options, drain_seconds, not quiet, tls_certificate, tls_key)
     return OK
+
+
+def _on_ray(address: str, replicas: tuple[int, int], hardware: Hardware) -> Callable[[ServerOptions, Spool], Engines]:
+    """Each replica has a GPU where the networks run on one, and as many cores as it has threads."""
+    from vermilion.cluster.ray_serve import ReplicaOptions, on_ray_serve
+
+    gpus = 1.0 if hardware.device.startswith("cuda") else 0.0
+    return on_ray_serve(ReplicaOptions(address, replicas, cpus=max(1, hardware.threads), gpus=gpus))
 
 
 def _known_keys(host: str) -> Path | None:

@@ -1,8 +1,8 @@
-"""A corpus on Ray Data: decoding on CPU tasks, networks on a pool of actors, rows into the same store as on one machine.
+"""A corpus on Ray Data: decoding on CPU tasks, networks on a pool of actors, rows into the store of one machine.
 
-Ray does what Ray is for: places work, streams blocks with back-pressure, restarts actors, grows and shrinks the pool.
-What it cannot know is which item kills an actor: blocks that fail for good are tried again item by item, and an item
-that fails alone is recorded like any other failure.
+Ray does what Ray is for: places work, streams blocks with back-pressure, restarts actors, grows and shrinks the pool,
+does again what a lost node had in hand. An item that crashes a library must not look like a lost node: in each actor the
+pipeline runs in a worker process of its own (`vermilion.cluster.workers`), which finds the guilty item.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from vermilion.audio import Recording
+import numpy as np
+import soundfile
+
+from vermilion.audio import SAMPLE_RATE
 from vermilion.cluster.corpus import Corpus, CorpusProgress
 from vermilion.cluster.provenance import Provenance
 from vermilion.cluster.store import Form, Store
-from vermilion.cluster.workers import Done, WorkerOptions, decoded, transcribe
+from vermilion.cluster.workers import Done, WorkerOptions, WorkerPool, read
 from vermilion.errors import AudioError, ManifestError, MissingDependencyError, ModelError, OptionsError, VermilionError
 from vermilion.manifests import Utterance
 from vermilion.transcript import Failure, Transcript
@@ -58,7 +61,7 @@ class RayOptions:
     """Recordings of a block: their segments share batches."""
     round: int = 20_000
     """Items that are handed to Ray at once."""
-    limits: WorkerOptions = WorkerOptions()
+    limits: WorkerOptions = field(default_factory=WorkerOptions)
     """Limits of decoding."""
 
 
@@ -157,26 +160,20 @@ def _origin(
 
 
 def _round(ray: Any, items: list[Utterance], build: Callable[[], Pipeline], options: RayOptions) -> Iterator[Done]:
-    """Answers for some items: in blocks, then one by one for those whose block was lost, then as failures."""
+    """Answers for some items."""
     left = {item.id: item for item in items}
-    for attempt, chunk in ((1, options.chunk), (2, 1)):
-        for found in _stream(ray, list(left.values()), build, replace(options, chunk=chunk)):
-            item = left.pop(found["id"], None)
-            if item is not None:
-                yield Done(item, _result(found), attempt, found["seconds"])
-        if not left:
-            return
+    for found in _stream(ray, items, build, options):
+        item = left.pop(found["id"], None)
+        if item is not None:
+            yield Done(item, _result(found), found["attempts"], found["seconds"])
     for item in left.values():
-        error = ModelError("the actor died at this item, also when it was tried alone")
-        yield Done(item, Failure(item.audio, error, "worker"), 2, 0.0)
+        yield Done(item, Failure(item.audio, ModelError("Ray gave no answer for this item"), "worker"), 1, 0.0)
 
 
 def _stream(
     ray: Any, items: list[Utterance], build: Callable[[], Pipeline], options: RayOptions
 ) -> Iterable[dict[str, Any]]:
-    context = ray.data.DataContext.get_current()
-    context.max_errored_blocks = -1  # a lost block is tried again by us, item by item
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
     blocks = -(-len(items) // options.chunk)
     rows = [{"id": item.id, "item": json.dumps(vars(item))} for item in items]
     least, most = options.actors
@@ -191,8 +188,6 @@ def _stream(
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
             num_cpus=options.cpus,
             num_gpus=options.gpus,
-            max_restarts=-1,
-            max_task_retries=0,
         )
         .iter_rows()
     )
@@ -209,12 +204,10 @@ class Fetch:
         item = Utterance(**json.loads(row["item"]))
         with tempfile.TemporaryDirectory(prefix="vermilion-ray-") as folder:
             try:
-                local = fetched(item, Path(folder))
-                recordings = decoded(local, self.limits, Path(folder), "mix")
+                samples, warnings = read(fetched(item, Path(folder)), item.audio, self.limits)
             except VermilionError as error:
                 return {**row, "tracks": b"", "warnings": "[]", "error": json.dumps([type(error).__name__, str(error)])}
-        [mix] = recordings
-        return {**row, "tracks": mix.samples.tobytes(), "warnings": json.dumps(mix.warnings), "error": ""}
+        return {**row, "tracks": samples.tobytes(), "warnings": json.dumps(warnings), "error": ""}
 
 
 def fetched(item: Utterance, folder: Path) -> Utterance:
@@ -252,23 +245,39 @@ def _bare(url: str) -> str:
 
 
 class Actor:
-    """A pipeline in an actor of the pool."""
+    """A pipeline in an actor of the pool, or rather in a process that the actor can lose."""
 
     def __init__(self, build: Callable[[], Pipeline], limits: WorkerOptions) -> None:
         """Load the models."""
-        self.pipeline, self.limits = build(), limits
+        # what comes here is decoded already: it is read back from files of this process
+        self.pool = WorkerPool(build, replace(limits, workers=1, isolate=False)).__enter__()
 
     def __call__(self, table: Any) -> dict[str, list[Any]]:
         """Transcribe a block of `Fetch`'s rows."""
-        rows = table.to_pylist()
-        items = [Utterance(**json.loads(row["item"])) for row in rows]
-        ready = [_recording(item, row) for item, row in zip(items, rows, strict=True)]
-        answers = [a for a in transcribe(self.pipeline, items, ready.__getitem__) if isinstance(a, tuple)]
-        out: dict[str, list[Any]] = {"id": [], "transcript": [], "error": [], "seconds": []}
-        for index, result, seconds in answers:
-            transcript, error = _texts(result)
-            for name, value in zip(out, (items[index].id, transcript, error, seconds), strict=True):
+        out: dict[str, list[Any]] = {"id": [], "transcript": [], "error": [], "attempts": [], "seconds": []}
+
+        def add(*values: Any) -> None:
+            for name, value in zip(out, values, strict=True):
                 out[name].append(value)
+
+        warnings: dict[str, list[str]] = {}
+        with tempfile.TemporaryDirectory(prefix="vermilion-ray-") as folder:
+            ready = []
+            for number, row in enumerate(table.to_pylist()):
+                if row["error"]:
+                    add(row["id"], "", json.dumps([*json.loads(row["error"]), "audio"]), 1, 0.0)
+                    continue
+                place = Path(folder) / f"{number}.wav"
+                soundfile.write(
+                    place, np.frombuffer(row["tracks"], "<i2"), SAMPLE_RATE, subtype="PCM_16", format="RF64"
+                )
+                warnings[row["id"]] = json.loads(row["warnings"])
+                ready.append(Utterance(row["id"], str(place)))
+            for done in self.pool.run(iter(ready)):
+                said = done.result
+                if isinstance(said, Transcript):
+                    said = replace(said, warnings=[*warnings[done.utterance.id], *said.warnings])
+                add(done.utterance.id, *_texts(said), done.attempts, done.seconds)
         return out
 
 
@@ -277,14 +286,6 @@ def _texts(result: Transcript | Failure) -> tuple[str, str]:
     if isinstance(result, Failure):
         return "", json.dumps([type(result.error).__name__, str(result.error), result.stage])
     return json.dumps(result.to_dict()), ""
-
-
-def _recording(item: Utterance, row: dict[str, Any]) -> list[Recording] | VermilionError:
-    import numpy as np
-
-    if row["error"]:
-        return _error(*json.loads(row["error"])[:2])
-    return [Recording(item.audio, np.frombuffer(row["tracks"], "<i2"), None, json.loads(row["warnings"]))]
 
 
 def _error(kind: str, message: str) -> VermilionError:

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vermilion.audio import SAMPLE_RATE, Recording
+from vermilion.audio import SAMPLE_RATE, Recording, iter_blocks
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.manifests import Utterance
 from vermilion.transcript import Failure, Transcript
@@ -51,6 +52,8 @@ class WorkerOptions:
     """Longest recording."""
     memory: int = 0
     """Bytes of address space of a worker; 0 = no limit."""
+    isolate: bool = True
+    """Decode in a process of its own; without, the caller vouches for the files."""
 
 
 @dataclass(frozen=True)
@@ -345,6 +348,9 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
     place = Path(utterance.audio) if isinstance(source, str) else folder / f"part-{os.getpid()}"
     if isinstance(source, bytes):
         place.write_bytes(source)
+    if not options.isolate:
+        samples, warnings = read(utterance, utterance.audio, options)
+        return [Recording(utterance.audio, samples, None, warnings)]
     work = Decoding(
         place,
         folder / f"item-{os.getpid()}",
@@ -360,11 +366,40 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
         samples = np.fromfile(path, dtype="<i2")
         path.unlink()
         channel = number if channels == "separate" and len(found.tracks) > 1 else None
-        tracks.append(Recording(utterance.audio, _stretch(samples, utterance), channel, list(found.warnings)))
+        tracks.append(Recording(utterance.audio, stretch(samples, utterance), channel, list(found.warnings)))
     return tracks
 
 
-def _stretch(samples: Any, utterance: Utterance) -> Any:
+def read(item: Utterance, name: str, limits: WorkerOptions) -> tuple[NDArray[np.int16], list[str]]:
+    """Decode in this process, for callers that are isolated already.
+
+    Args:
+        item: with a local file.
+        name: what messages call it.
+        limits: of length and time.
+
+    Raises:
+        AudioError: it cannot be read, or not in time.
+    """
+    warnings: list[str] = []
+    blocks: list[NDArray[np.int16]] = []
+    began = time.monotonic()
+    try:
+        for block in iter_blocks(item.source(), max_seconds=limits.max_seconds, warnings=warnings):
+            blocks.append(np.clip(np.rint(block[0] * 32768), -32768, 32767).astype("<i2"))
+            if time.monotonic() - began > limits.decode_seconds:
+                raise AudioError(f"cannot read {name}: decoding took longer than {limits.decode_seconds:g} seconds")
+    except VermilionError as error:
+        raise type(error)(str(error).replace(item.audio, name)) from error
+    return stretch(np.concatenate(blocks) if blocks else np.zeros(0, np.int16), item), warnings
+
+
+def stretch(samples: NDArray[np.int16], utterance: Utterance) -> NDArray[np.int16]:
+    """The part of a recording that its line names.
+
+    Raises:
+        AudioError: the recording ends before it.
+    """
     first = round(utterance.offset * SAMPLE_RATE)
     if first and first >= len(samples):
         seconds = len(samples) / SAMPLE_RATE

@@ -22,6 +22,7 @@ from vermilion.errors import OptionsError, VermilionError
 from vermilion.live.options import LiveOptions
 from vermilion.server import modules_http, openai_http
 from vermilion.server.admission import Admission, ClientLeft
+from vermilion.server.backend import Engines
 from vermilion.server.engines import EnginePool
 from vermilion.server.errors import RequestError, shape
 from vermilion.server.gate import Gate
@@ -89,16 +90,21 @@ class Server:
             self._stopping = asyncio.ensure_future(self.runner.stop(grace=2.0))
 
 
-def create_server(options: ServerOptions) -> Server:
-    """Put the parts together; nothing runs yet."""
-    spool = Spool(options.spool, options.limits.spool_bytes)
-    engines = EnginePool(
+def processes(options: ServerOptions, spool: Spool) -> Engines:
+    """Engines that are processes of this machine."""
+    return EnginePool(
         options.models,
         spool,
         workers=options.workers,
         live_sessions=options.limits.live_sessions,
         keep_alive=options.keep_alive,
     )
+
+
+def create_server(options: ServerOptions) -> Server:
+    """Put the parts together; nothing runs yet."""
+    spool = Spool(options.spool, options.limits.spool_bytes)
+    engines = (options.engines or processes)(options, spool)
     desk = Desk(options, engines, spool, Admission(options.limits, lambda: engines.rate.value), Metrics())
     options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = JobStore(options.database or f"sqlite:///{options.data / 'jobs.sqlite'}")

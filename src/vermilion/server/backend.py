@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vermilion.live.events import LiveEvent
 from vermilion.live.options import LiveOptions
 from vermilion.transcript import Transcript
+
+if TYPE_CHECKING:
+    from vermilion.server.rate import Rate
 
 State = dict[str, Any]
 """a finished segment as plain values (`vermilion.assembly.unit_state`)"""
@@ -84,3 +87,36 @@ class Backend(Protocol):
 
     async def transcribe_samples(self, pcm: bytes, rate: int, language: str | None = None) -> Transcript:
         """Transcribe mono int16 samples that a client sent as one utterance."""
+
+
+class Engines(Backend, Protocol):
+    """Engines as the application runs and shows them."""
+
+    rate: Rate
+    """how fast they are, lately"""
+    models: dict[str, str]
+    """names of the models, by stage; known after `start`"""
+    languages: list[str] | None
+    """languages that are recognised; None = any"""
+    live_open: int
+    """live sessions that are open"""
+    deaths: int
+    """requests that lost their engine"""
+
+    @property
+    def loaded(self) -> int:
+        """Engines that have their models in memory."""
+
+    @property
+    def available(self) -> bool:
+        """Requests can be answered."""
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Audio that waits or is at work."""
+
+    async def start(self) -> None:
+        """Start them; returns when their models are loaded."""
+
+    async def close(self) -> None:
+        """End them."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from vermilion.errors import OptionsError
 
 if TYPE_CHECKING:
+    from vermilion.server.backend import Engines
+    from vermilion.server.uploads import Spool
     from vermilion.server.worker import Models
 
 MEGABYTE = 1 << 20
@@ -63,6 +65,8 @@ class ServerOptions:
 
     models: Callable[[], Models]
     """builds the modules inside an engine process; must be picklable"""
+    engines: Callable[[ServerOptions, Spool], Engines] | None = None
+    """makes the engines; None = processes of this machine (`vermilion.server.engines`)"""
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.errors import AudioLimitError
 from vermilion.server.admission import Admission, attended
-from vermilion.server.backend import Step, Task
-from vermilion.server.engines import EnginePool
+from vermilion.server.backend import Engines, Step, Task
 from vermilion.server.errors import RequestError
 from vermilion.server.metrics import Metrics
 from vermilion.server.options import ServerOptions
@@ -35,7 +34,7 @@ class Desk:
     """What routes share."""
 
     options: ServerOptions
-    engines: EnginePool
+    engines: Engines
     spool: Spool
     admission: Admission
     metrics: Metrics

@@ -124,7 +124,7 @@ class Engine:
     def run(self) -> None:
         """Serve until the pipe closes."""
         threading.Thread(target=self._batches, name="batches", daemon=True).start()
-        self._send(Ready(self.pipeline.models(), _languages(self.pipeline)))
+        self._send(Ready(self.pipeline.models(), languages_covered(self.pipeline)))
         while True:
             try:
                 message = self.connection.recv()
@@ -255,7 +255,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as above
             self._send(Failed(number, portable(error)))
             return
-        self._send(Answer(number, _portable_transcript(answer)))
+        self._send(Answer(number, portable_transcript(answer)))
 
     def _fail(self, number: int, error: Exception) -> None:
         with self._changed:
@@ -271,37 +271,11 @@ class Engine:
 
     def _call(self, message: Call) -> None:
         try:
-            self._send(Answer(message.id, self._called(message.method, message.values)))
+            task = message.values.get("task")
+            recordings = _recordings(task) if task is not None else []
+            self._send(Answer(message.id, called(self.pipeline, message.method, message.values, recordings)))
         except Exception as error:  # noqa: BLE001 - as above
             self._send(Failed(message.id, portable(error)))
-
-    def _called(self, method: str, values: dict[str, Any]) -> Any:
-        pipeline = self.pipeline
-        if method == "punctuate":
-            return list(_present(pipeline.restorer, "punctuation").restore(values["texts"]))
-        recording = _recordings(values["task"])[0]
-        audio = (recording.samples, 16000)
-        if method == "segments":
-            found = _present(pipeline.detector, "voice activity").detect(audio)
-            return replace(found, probabilities=np.zeros(0, np.float32))
-        if method == "events":
-            heard = _present(pipeline.event_detector, "event").detect(audio)
-            return replace(heard, probabilities=np.zeros((0, 3), np.float32))
-        if method == "languages":
-            return self._languages(recording)
-        raise OptionsError(f"no such method: {method}")
-
-    def _languages(self, recording: Recording) -> Any:
-        """The language of every segment, and of the whole: that of most of the speech."""
-        identifier = _present(self.pipeline.identifier, "language identification")
-        only = Pipeline(
-            self.pipeline.detector, identifier, None, None, replace(self.pipeline.options, events=False, language=None)
-        )
-        job = only.segment(recording.name, [recording])
-        only.advance(job.units)
-        known = [(u.span, u.language) for u in job.units if u.language is not None]
-        job.close()
-        return known
 
 
 class Live:
@@ -382,11 +356,59 @@ def _present(module: Any, what: str) -> Any:
     return module
 
 
+def called(pipeline: Pipeline, method: str, values: dict[str, Any], recordings: list[Recording]) -> Any:
+    """Answer a call of a module alone.
+
+    Args:
+        pipeline: its modules.
+        method: segments, events, languages or punctuate.
+        values: `texts` of punctuate.
+        recordings: the recording of the others.
+
+    Raises:
+        RequestError: there is no such module here.
+        OptionsError: there is no such method.
+    """
+    if method == "punctuate":
+        return list(_present(pipeline.restorer, "punctuation").restore(values["texts"]))
+    recording = recordings[0]
+    audio = (recording.samples, 16000)
+    if method == "segments":
+        found = _present(pipeline.detector, "voice activity").detect(audio)
+        return replace(found, probabilities=np.zeros(0, np.float32))
+    if method == "events":
+        heard = _present(pipeline.event_detector, "event").detect(audio)
+        return replace(heard, probabilities=np.zeros((0, 3), np.float32))
+    if method == "languages":
+        return _languages(pipeline, recording)
+    raise OptionsError(f"no such method: {method}")
+
+
+def _languages(pipeline: Pipeline, recording: Recording) -> Any:
+    """The language of every segment, and of the whole: that of most of the speech."""
+    identifier = _present(pipeline.identifier, "language identification")
+    only = Pipeline(pipeline.detector, identifier, None, None, replace(pipeline.options, events=False, language=None))
+    job = only.segment(recording.name, [recording])
+    only.advance(job.units)
+    known = [(u.span, u.language) for u in job.units if u.language is not None]
+    job.close()
+    return known
+
+
 def _recordings(task: Task) -> list[Recording]:
-    several = len(task.tracks) > 1
+    return recordings_of(task, [_samples(path) for path in task.tracks])
+
+
+def recordings_of(task: Task, tracks: Sequence[NDArray[np.int16]]) -> list[Recording]:
+    """The channels of a task, or its mix.
+
+    Args:
+        task: names them.
+        tracks: (n,) int16 at 16 kHz each.
+    """
+    several = len(tracks) > 1
     return [
-        Recording(task.name, _samples(path), i if several else None, list(task.warnings))
-        for i, path in enumerate(task.tracks)
+        Recording(task.name, samples, i if several else None, list(task.warnings)) for i, samples in enumerate(tracks)
     ]
 
 
@@ -396,12 +418,14 @@ def _samples(path: Path) -> NDArray[np.int16]:
     return np.memmap(path, dtype=np.int16, mode="r")
 
 
-def _portable_transcript(transcript: Transcript) -> Transcript:
+def portable_transcript(transcript: Transcript) -> Transcript:
+    """A transcript that survives the way between processes."""
     failures = [Failure(f.source, portable(f.error), f.stage, f.span) for f in transcript.failures]
     return replace(transcript, failures=failures)
 
 
-def _languages(pipeline: Pipeline) -> list[str] | None:
+def languages_covered(pipeline: Pipeline) -> list[str] | None:
+    """Codes that are recognised; None = any."""
     found: set[str] = set()
     for recognizer in (pipeline.recognizer, pipeline.fallback):
         if recognizer is None:
