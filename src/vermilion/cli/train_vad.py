@@ -31,7 +31,10 @@ Recordings are mixed on the fly, so labels need no work: a manifest line is
   {"audio_filepath": "a.wav", "duration": 2.5}
 with "set": "train" or "dev" if you wish, and "segments": [[0.2, 1.4]] where
 the rule that finds the sound in a clip by its level would be wrong.
-The finished model lies in OUTPUT_DIR/model."""
+The finished model lies in OUTPUT_DIR/model. Use it:
+  mkdir -p models/FireRedVAD && cp -r vad/model models/FireRedVAD/VAD
+  vermilion vad talk.wav --models models
+(Stream-VAD and AED are the folders of the other two kinds.)"""
 
 DETECTOR = Group.create_ordered("Detector")
 SOUNDS = Group.create_ordered("Recordings")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ def train_punctuation(
     # the finished model
     if outcome.finished and run.accelerator.is_main_process:
         args = {"odim": len(LABELS), "cls_id": cls_id, "classifier_dropout": options.dropout, "ignore_index": IGNORED}
-        publish(model, args, network.state_dict(), half=options.half)
+        publish(model, args, network.state_dict(), half=options.half, kind="FireRedPunc")
         if options.bert_weights:
             write_bert_weights(model, network.state_dict())
     return outcome
@@ -330,7 +330,7 @@ def network_for(model: Path, options: PunctuatorOptions) -> PunctuationNetwork:
     return network
 
 
-def scores(network: nn.Module, batches: Sequence[Batch]) -> Mapping[str, float]:
+def scores(network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
     """Loss; F1 of all marks together; precision, recall and F1 of each, all counted at the ends of words."""
     confusion = torch.zeros(len(LABELS), len(LABELS), dtype=torch.int64)  # wanted, found
     losses, count = 0.0, 0
