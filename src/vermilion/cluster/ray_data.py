@@ -1,7 +1,7 @@
 """A corpus on Ray Data: decoding on CPU tasks, networks on a pool of actors, rows into the store of one machine.
 
 Ray does what Ray is for: places work, streams blocks with back-pressure, restarts actors, grows and shrinks the pool,
-does again what a lost node had in hand. An item that crashes a library must not look like a lost node: in each actor the
+does again what a lost node had in hand. An item that crashes a library must not look like a lost node: in an actor the
 pipeline runs in a worker process of its own (`vermilion.cluster.workers`), which finds the guilty item.
 """
 
