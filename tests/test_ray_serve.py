@@ -16,7 +16,7 @@ import websockets.sync.client
 from server_helpers import serving, tone, tones, wav
 
 from vermilion.cluster.ray_serve import ReplicaOptions, on_ray_serve
-from vermilion.errors import OptionsError
+from vermilion.errors import ModelError, OptionsError
 from vermilion.pipeline import PipelineOptions
 from vermilion.server.backend import Task
 from vermilion.server.errors import RequestError
@@ -44,21 +44,15 @@ class Noting(SlowRecognizer):
         return super().recognize(recordings, options)
 
 
-class Fragile:
-    """Punctuation in which a batch fails as a whole."""
+def fragile(advance):
+    """An `advance` in which a batch fails as a whole."""
 
-    name = "fake-punc"
-
-    def __init__(self, inner):
-        self.inner = inner
-
-    def restore(self, texts):
-        return self.inner.restore(texts)
-
-    def restore_words(self, items):
-        if any(words[1].text == str(BROKEN) for words in items):
+    def work(units):
+        if any(pitch(unit.audio()[0]) == f"tone {BROKEN} hertz" for unit in units):
             raise SystemError("a fault that nobody expects")
-        return self.inner.restore_words(items)
+        advance(units)
+
+    return work
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class NotingModels(FakeModels):
     def __call__(self):
         models = super().__call__()
         models.pipeline.recognizer = Noting(notes=self.notes)
-        models.pipeline.restorer = Fragile(models.pipeline.restorer)
+        models.pipeline.advance = fragile(models.pipeline.advance)
         return models
 
 
@@ -174,10 +168,8 @@ def test_what_fails_fails_alone(both, tmp_path):
 
     one, broken, two = asyncio.run(work())
     assert (one.text, two.text) == ("Tone 500 hertz.", "Tone 600 hertz.")
-    if isinstance(broken, Exception):
-        assert "nobody expects" in str(broken)
-    else:
-        assert [f.stage for f in broken.failures] == ["punc"]
+    assert isinstance(broken, ModelError)
+    assert "nobody expects" in str(broken)
     with pytest.raises(OptionsError, match="no such method"):
         asyncio.run(engines.call("nonsense", task=task(tmp_path, tone(500))))
 
@@ -227,10 +219,16 @@ def test_live_sessions_are_refused(both):
 
 def test_a_request_that_kills_replicas_is_refused_and_others_go_on(both, tmp_path):
     engines = both[2]
-    with pytest.raises(RequestError) as caught:
-        asyncio.run(engines.transcribe(task(tmp_path, tone(6666))))
-    assert (caught.value.status, caught.value.code, engines.deaths) == (500, "engine_failed", 2)
-    assert asyncio.run(engines.transcribe(task(tmp_path, tone(500)))).text == "Tone 500 hertz."
+
+    async def work():
+        tasks = [task(tmp_path, tone(h)) for h in (6666, 500)]  # in one batch
+        return await asyncio.gather(*map(engines.transcribe, tasks), return_exceptions=True)
+
+    refused, other = asyncio.run(work())
+    assert isinstance(refused, RequestError)
+    assert (refused.status, refused.code) == (500, "engine_failed")
+    assert other.text == "Tone 500 hertz."
+    assert engines.deaths >= 2
 
 
 def test_impossible_replicas():

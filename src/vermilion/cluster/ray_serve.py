@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ def on_ray_serve(options: ReplicaOptions = ReplicaOptions()) -> Callable[[Server
     Raises:
         MissingDependencyError: Ray is not installed.
     """
+    if not options.address:  # a Ray of this machine alone: on loopback, which Ray decides when it is imported
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     serve_package()
     return lambda server, spool: ServeEngines(server.models, spool, options, f"{socket.gethostname()}-{server.port}")
 
@@ -231,7 +234,7 @@ def deployment(serve: Any, build: Callable[[], Models], options: ReplicaOptions)
 
     class Engine(Replica):
         @serve.batch(max_batch_size=options.batch, batch_wait_timeout_s=options.wait)  # type: ignore[untyped-decorator]
-        async def batched(self, parcels: list[Parcel]) -> list[Result | Failed]:  # type: ignore[override]
+        async def batched(self, parcels: list[Parcel]) -> list[Result | Failed]:
             return await self.together(parcels)
 
     least, most = options.replicas
@@ -267,6 +270,7 @@ class ServeEngines:
         self.languages: list[str] | None = None
         self.live_open = self.deaths = 0
         self._waiting, self._loaded, self._ours, self._closed = 0.0, 0, False, False
+        self._suspects = asyncio.Lock()
         self._handle: Any = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -346,20 +350,21 @@ class ServeEngines:
     # ---- asking
 
     async def _ask(self, request: Callable[[], Any], seconds: float) -> Any:
-        """Ask a replica; who lost one asks once more."""
+        """Ask a replica; who lost one asks again, one at a time, so that who ends replicas ends nobody else's twice."""
         import ray
 
         self._waiting += seconds
         try:
             with self.rate.busy():
                 for attempt in range(ATTEMPTS):
-                    if self._closed:
-                        raise Busy("the server is stopping", retry_after=10, code="stopping")
-                    try:
-                        return await _answer(request())
-                    except ray.exceptions.RayActorError:
-                        self.deaths += 1
-                        log.error("a replica ended while it had work; attempt %d of %d", attempt + 1, ATTEMPTS)
+                    async with self._suspects if attempt else contextlib.nullcontext():
+                        if self._closed:
+                            raise Busy("the server is stopping", retry_after=10, code="stopping")
+                        try:
+                            return await _answer(request())
+                        except ray.exceptions.RayActorError:
+                            self.deaths += 1
+                            log.error("a replica ended while it had work; attempt %d of %d", attempt + 1, ATTEMPTS)
         finally:
             self._waiting -= seconds
         raise RequestError("the engine ended several times at this request", status=500, code="engine_failed")
@@ -373,8 +378,15 @@ class ServeEngines:
         try:
             return serve.run(deployment(serve, self.build, self.options), name=self.name, route_prefix=None)
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-            raise RequestError(f"the replicas cannot be started: {reason}", status=500) from error
+            raise RequestError(f"the replicas cannot be started: {self._reason(serve, error)}", status=500) from error
+
+    def _reason(self, serve: Any, error: RuntimeError) -> str:
+        """The last line of what the constructor said; Serve itself says only which deployment failed."""
+        application = serve.status().applications.get(self.name)
+        told = application.deployments["Engine"].message if application is not None else ""
+        lines = [line.strip() for line in (told or str(error)).splitlines() if line.strip()]
+        ours = [line for line in lines if line.startswith("vermilion.")]
+        return (ours or lines or ["no reason given"])[-1]
 
     def _remove(self) -> None:
         ray, serve = serve_package()
