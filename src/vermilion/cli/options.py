@@ -35,7 +35,7 @@ ModelsOption = Annotated[
     Parameter(
         name=["--models", "-m"],
         group=MODELS,
-        help="auto = the best models present; starter, mini, fireredasr2-aed, fireredasr2-llm, or a folder with models.",
+        help="auto = the best present; starter, mini, fireredasr2-aed, fireredasr2-llm, or a folder with models.",
     ),
 ]
 Json = Annotated[

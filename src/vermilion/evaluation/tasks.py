@@ -41,6 +41,7 @@ class Task(Protocol):
 
     kind: str
     """"asr", "vad", "events", "lid", "punc", "timestamps" or "pipeline" """
+
     @property
     def reads_reference(self) -> bool:
         """Whether the system is given text or language of the line."""

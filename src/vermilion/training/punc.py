@@ -253,7 +253,7 @@ def train_punctuation(
         if not kept:
             clean = Windows(held_out, tokenizer, cls_id, options, replace(noise, share=0.0), 0)
             kept.extend(clean.fixed(options.validation_windows))
-        return scores(network, [batch.to(run.device) for batch in kept])
+        return dict(scores(network, [batch.to(run.device) for batch in kept]))
 
     outcome = train(
         run,
