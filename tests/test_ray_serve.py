@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import websockets.sync.client
 from server_helpers import serving, tone, tones, wav
 
 from vermilion.cluster.ray_serve import ReplicaOptions, on_ray_serve
-from vermilion.errors import ModelError, OptionsError
+from vermilion.errors import MissingDependencyError, ModelError, OptionsError
 from vermilion.pipeline import PipelineOptions
 from vermilion.server.backend import Task
 from vermilion.server.errors import RequestError
@@ -72,11 +73,12 @@ class NotingModels(FakeModels):
 @pytest.fixture(scope="module")
 def both():
     """A server of each kind, with the same models; addresses, the engines on Serve, and their notes."""
-    with tempfile.TemporaryDirectory(prefix="vs") as folder:
+    with tempfile.TemporaryDirectory(prefix="vs") as folder, pytest.MonkeyPatch.context() as patch:
         ray.init(
             num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=150 << 20,
             _node_ip_address="127.0.0.1", _temp_dir=folder, runtime_env={"env_vars": {"PYTHONPATH": PATHS}},
         )  # fmt: skip
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # what `on_ray_serve` sets ends with the module
         notes, details = Path(folder) / "notes", {}
         engines = on_ray_serve(ReplicaOptions(replicas=(1, 2), cpus=0.5, batch=4, wait=0.2))
         try:
@@ -234,3 +236,9 @@ def test_a_request_that_kills_replicas_is_refused_and_others_go_on(both, tmp_pat
 def test_impossible_replicas():
     with pytest.raises(OptionsError, match="in order"):
         ReplicaOptions(replicas=(2, 1))
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"vermilion\[ray\]"):
+        on_ray_serve(ReplicaOptions(address="auto"))
