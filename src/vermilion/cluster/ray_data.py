@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 PROTOCOLS = frozenset({"http", "https", "s3", "gs", "gcs", "abfs", "az", "hdfs", "file"})
 """where a manifest's recordings may lie; credentials come from the environment of the workers"""
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""0: Ray takes 127.0.0.1 as it is said, instead of the machine's own address"""
 LARGEST = 8 << 30
 """bytes of a remote recording"""
 
@@ -83,7 +85,7 @@ def run_ray(
         MissingDependencyError: Ray is not installed.
         ManifestError, OptionsError, CheckpointError, ModelError: as there.
     """
-    ray = ray_package()
+    ray = ray_package(local=not options.address)
     if not Path(manifest).exists():
         raise ManifestError(f"there is no manifest {manifest}")
     ours = connect(ray, options)
@@ -109,12 +111,17 @@ def run_ray(
             ray.shutdown()
 
 
-def ray_package() -> Any:
+def ray_package(local: bool = False) -> Any:
     """The ray package with its data module.
+
+    Args:
+        local: for a Ray of this machine alone, which then listens on loopback (Ray reads this when it is imported).
 
     Raises:
         MissingDependencyError: it is not installed.
     """
+    if local:
+        os.environ.setdefault(LOOPBACK, "0")
     try:
         import ray
         import ray.data
