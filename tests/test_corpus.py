@@ -16,12 +16,14 @@ from corpus_helpers import Calm, Touchy, Unable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
 from vermilion.cli import main
-from vermilion.cluster.corpus import CorpusOptions, run_corpus
+from vermilion.cli.corpus import Size, described
+from vermilion.cluster.corpus import CorpusOptions, CorpusProgress, count, run_corpus
 from vermilion.cluster.provenance import Provenance, hash_files, provenance
 from vermilion.cluster.rows import alias
 from vermilion.cluster.store import Store, read_rows
-from vermilion.cluster.workers import WorkerOptions
+from vermilion.cluster.workers import WorkerOptions, own_gpu, transcribe
 from vermilion.errors import CheckpointError, FormatError, ManifestError, OptionsError
+from vermilion.manifests import Utterance
 from vermilion.pipeline import PipelineOptions
 
 KILLS = int(os.environ.get("VERMILION_TEST_KILLS", "5"))
@@ -144,7 +146,7 @@ def test_a_damaged_part_is_named(tmp_path):
 def test_other_settings_and_other_processes_are_refused(tmp_path):
     manifest = make_corpus(tmp_path / "in", 1)
     run(manifest, tmp_path / "out")
-    with pytest.raises(OptionsError, match=r"other settings \(redact\)"):
+    with pytest.raises(OptionsError, match=r"other settings \(redact: false then, true now\)"):
         run(manifest, tmp_path / "out", chosen=options(redact=True))
     store = Store(tmp_path / "held", "jsonl", {})
     with pytest.raises(OptionsError, match="another process"):
@@ -210,6 +212,22 @@ def test_stretches_and_ids_of_a_manifest(tmp_path):
     assert "ends at 5.00 s" in failures(tmp_path / "out")["talk_9000"]["message"]
 
 
+def salt_of(out):
+    return (out / ".salt").read_text()
+
+
+def test_an_id_that_holds_a_file_name_is_still_found_again(tmp_path):
+    make_corpus(tmp_path, 2)
+    lines = [{"audio_filepath": f"clip0000{i}.wav", "id": f"x clip0000{i}.wav"} for i in range(2)]
+    write_rows(tmp_path / "manifest.jsonl", lines)
+    for _ in range(2):
+        assert run(tmp_path / "manifest.jsonl", tmp_path / "out", chosen=options(redact=True)).done == 2
+    assert len(rows(tmp_path / "out")) == 2
+    other = tmp_path / "other"
+    run(tmp_path / "manifest.jsonl", other, chosen=options(redact=True))
+    assert {r["id"] for r in rows(other)}.isdisjoint(r["id"] for r in rows(tmp_path / "out"))  # salted
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_redacted_output_holds_no_path(tmp_path, form):
     pytest.importorskip("pyarrow")
@@ -217,13 +235,85 @@ def test_redacted_output_holds_no_path(tmp_path, form):
     home.mkdir()
     soundfile.write(home / "secret-talk.wav", np.full(16000, 0.1, np.float32), 16000)
     (home / "secret-bad.wav").write_bytes(b"nonsense")
-    write_rows(home / "m.jsonl", [{"audio_filepath": "secret-talk.wav"}, {"audio_filepath": "secret-bad.wav"}])
+    lines = [
+        {"audio_filepath": "secret-talk.wav", "from": "archive/secret-box.tar", "also": [f"{home}/x.txt", "kept"]},
+        {"audio_filepath": "secret-bad.wav", "id": "take 1 of secret-bad", "url": "see https://private-person.org/s"},
+        {"audio_filepath": ["secret-list.wav"]},
+        {"audio_filepath": "secret-talk.wav"},
+    ]
+    write_rows(home / "m.jsonl", lines)
     run(home / "m.jsonl", tmp_path / "out", chosen=options(form, redact=True))
+    again = run(home / "m.jsonl", tmp_path / "out", chosen=options(form, redact=True))
+    assert (again.done, again.failed, again.answered) == (1, 3, 0)
     [row] = rows(tmp_path / "out")
-    assert row["wav_path"] == row["id"] == alias(str(home / "secret-talk.wav"))
+    assert row["wav_path"] == row["id"] == alias(str(home / "secret-talk.wav"), salt_of(tmp_path / "out"))
     written = [p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()] + [json.dumps(row).encode()]
-    assert len(failures(tmp_path / "out")) == 1
+    assert row["manifest"]["also"][1] == "kept"
+    assert "line 3 of the manifest" in failures(tmp_path / "out")["line 3"]["message"]
     assert not any(word in content for content in written for word in (b"secret", b"private-person"))
+
+
+def test_a_language_that_the_manifest_names_is_not_identified(tmp_path):
+    make_corpus(tmp_path, 4)
+    lines = [{"audio_filepath": f"clip0000{i}.wav", "id": f"{i}"} for i in range(4)]
+    for line, language in zip(lines, ("fr", "zh yue", "de-AT", "gibberish"), strict=True):
+        line["lang"] = language
+    write_rows(tmp_path / "manifest.jsonl", lines)
+    run(tmp_path / "manifest.jsonl", tmp_path / "out")
+    found = [row["sentences"][0]["lang"] for row in rows(tmp_path / "out")]
+    assert found == ["fr", "zh yue", "de", "en"]
+
+
+def test_a_recording_longer_than_a_window_gives_signs_of_life():
+    from vermilion.audio import Recording
+
+    pipeline = Calm()()
+    pipeline.options = PipelineOptions(window_seconds=2.0)
+    long = Recording("a.wav", np.full(9 * 16000, 9000, np.int16))
+    said = list(transcribe(pipeline, [Utterance("a", "a.wav"), Utterance("b", "b.wav")], lambda index: [long]))
+    assert [answer[0] for answer in said if isinstance(answer, tuple)] == [0, 1]
+    assert len([answer for answer in said if isinstance(answer, float)]) > 8
+
+
+def test_gpus_are_dealt_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    own_gpu(0, 3)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    own_gpu(4, 5)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    own_gpu(2, 1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+
+
+def test_a_decoder_that_dies_is_tried_once_more_and_then_recorded(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}])
+    run(tmp_path / "m.jsonl", tmp_path / "out", chosen=options(decode_memory=1 << 20))
+    [row] = failures(tmp_path / "out").values()
+    assert (row["error"], row["attempts"]) == ("DecoderDied", 2)
+
+
+def test_a_manifest_is_counted_and_the_rest_estimated(tmp_path):
+    manifest = make_corpus(tmp_path, 3)
+    manifest.write_text(manifest.read_text() + "nonsense\n")
+    assert count(manifest) == (4, None)
+    write_rows(manifest, [{"audio_filepath": "a.wav", "duration": 1800.0}] * 2)
+    assert count(manifest) == (2, 3600.0)
+    step = CorpusProgress(done=10, failed=2, skipped=6, seconds=3600.0, elapsed=60.0, answered=6)
+    assert step.remaining(18) == 60.0
+    text = described(step, Size(18, 7200.0))
+    assert "10/18 recordings" in text
+    assert "(all: 2.00 h)" in text
+    assert "1:00 left" in text
+
+
+def test_a_full_disk_is_said(tmp_path):
+    store = Store(tmp_path / "out", "jsonl", {})
+    store._part.close()
+    store._part = open("/dev/full", "ab")  # noqa: SIM115, PTH123 - a device
+    with pytest.raises(FormatError, match="No space left"):
+        store.add({"id": "a"})
 
 
 def test_memory_stays_flat(tmp_path):

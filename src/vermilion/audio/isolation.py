@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -13,6 +14,10 @@ from pathlib import Path
 from vermilion.errors import AudioError, VermilionError
 
 RATE = 16000
+
+
+class DecoderDied(AudioError):
+    """The process that decoded a recording was ended by its limits or by its own fault."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,11 @@ def decode(work: Decoding, stopped: threading.Event | None = None) -> Decoded:
         process.start()
         theirs.close()
         answer = _wait(ours, work, stopped or threading.Event())
+        if answer is None:  # killed by its limits, or by its own fault
+            process.join(1.0)
+            answer = DecoderDied(
+                f"cannot read {work.name}: decoding it needs more memory or time than is allowed{_how(process.exitcode)}"
+            )
     except BaseException:
         _remove(work)
         raise
@@ -87,7 +97,8 @@ def decode(work: Decoding, stopped: threading.Event | None = None) -> Decoded:
     raise answer
 
 
-def _wait(connection: Connection, work: Decoding, stopped: threading.Event) -> Decoded | VermilionError:
+def _wait(connection: Connection, work: Decoding, stopped: threading.Event) -> Decoded | VermilionError | None:
+    """What the decoder says; None where it ended without a word."""
     waited = 0.0
     while waited < work.time:
         if stopped.is_set():
@@ -95,11 +106,20 @@ def _wait(connection: Connection, work: Decoding, stopped: threading.Event) -> D
         if connection.poll(0.05):
             try:
                 answer: Decoded | VermilionError = connection.recv()
-            except (EOFError, OSError):  # killed by its limits, or by its own fault
-                return AudioError(f"cannot read {work.name}: decoding it needs more memory or time than is allowed")
+            except (EOFError, OSError):
+                return None
             return answer
         waited += 0.05
     return AudioError(f"cannot read {work.name}: decoding took longer than {work.time:g} seconds")
+
+
+def _how(code: int | None) -> str:
+    """How a process ended, where a signal ended it."""
+    if code is None or code >= 0:
+        return ""
+    with contextlib.suppress(ValueError):
+        return f" ({signal.Signals(-code).name})"
+    return f" (signal {-code})"
 
 
 def _remove(work: Decoding) -> None:

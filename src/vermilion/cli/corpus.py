@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from vermilion import loading
 from vermilion.cli.console import FAILED, INTERRUPTED, OK, Terminal
 from vermilion.cli.options import Corpus
 from vermilion.cli.progress import clock
-from vermilion.errors import OptionsError
+from vermilion.errors import OptionsError, VermilionError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.vad import VadOptions
 
@@ -73,10 +73,14 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         corpus.redact_paths,
         corpus.retry_failures,
         WorkerOptions(
-            workers, corpus.chunk, corpus.patience, max_seconds=build.options.max_seconds or WorkerOptions.max_seconds
+            workers,
+            corpus.chunk,
+            corpus.patience,
+            max_seconds=build.options.max_seconds or WorkerOptions.max_seconds,
+            gpus=gpus_to_share(build),
         ),
     )
-    with stop_asked(terminal) as stop, meter(terminal) as report:
+    with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_corpus(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
     _say(terminal, found, folder, json)
     if stop.is_set():
@@ -114,7 +118,7 @@ def _on_ray(
         chunk=corpus.chunk,
         limits=limits,
     )
-    with stop_asked(terminal) as stop, meter(terminal) as report:
+    with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_ray(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
     _say(terminal, found, folder, json)
     if stop.is_set():
@@ -129,15 +133,19 @@ def shared_out(workers: int, build: Build) -> tuple[int, Build]:
     if workers < 0:
         raise OptionsError(f"workers is {workers}; it cannot be negative")
     if not workers:
-        workers = _gpus() if build.options.device.startswith("cuda") else 1
+        workers = max(1, gpus_to_share(build))
     threads = build.options.threads or max(1, usable_cores() // workers)
     return workers, replace(build, options=replace(build.options, threads=threads))
 
 
-def _gpus() -> int:
+def gpus_to_share(build: Build) -> int:
+    """GPUs that are dealt out to workers; 0 where the command names one, or a model spreads over several."""
+    llm = build.options.llm
+    if build.options.device != "cuda" or llm.device_map or llm.gpus > 1:
+        return 0
     import torch
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
 @contextmanager
@@ -163,8 +171,8 @@ def stop_asked(terminal: Terminal) -> Iterator[threading.Event]:
 
 
 @contextmanager
-def meter(terminal: Terminal) -> Iterator[Any]:
-    """A line that says how far the job is, in hours of audio."""
+def meter(terminal: Terminal, manifest: Path) -> Iterator[Any]:
+    """A line that says how far the job is, in hours of audio; the manifest is counted beside the work."""
     if terminal.quiet or not terminal.err.is_terminal:
         yield lambda _: None
         return
@@ -174,14 +182,37 @@ def meter(terminal: Terminal) -> Iterator[Any]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
     with Bar(*columns, console=terminal.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda step: bar.update(task, description=described(step))
+        size = Size()
+        threading.Thread(target=size.count, args=(manifest,), daemon=True, name="count").start()
+        yield lambda step: bar.update(task, description=described(step, size))
 
 
-def described(step: CorpusProgress) -> str:
+@dataclass
+class Size:
+    """How large a manifest is, once it is counted."""
+
+    items: int = 0
+    seconds: float | None = None
+
+    def count(self, manifest: Path) -> None:
+        """Count it; what is wrong with it is said by who reads it."""
+        from vermilion.cluster.corpus import count
+
+        with suppress(VermilionError):
+            self.items, self.seconds = count(manifest)
+
+
+def described(step: CorpusProgress, size: Size | None = None) -> str:
     """Where a job stands, for people."""
-    text = f"{step.done} recordings · {step.seconds / 3600:.2f} h of audio in {clock(step.elapsed)}"
+    items = f"{step.done}/{size.items}" if size and size.items else f"{step.done}"
+    text = f"{items} recordings · {step.seconds / 3600:.2f} h of audio in {clock(step.elapsed)}"
+    if size and size.seconds:
+        text += f" (all: {size.seconds / 3600:.2f} h)"
     if step.seconds:
         text += f" · {step.speed:.1f}× real time"
+    left = step.remaining(size.items) if size and size.items else None
+    if left is not None:
+        text += f" · {clock(left)} left"
     return text + (f" · {step.failed} failed" if step.failed else "")
 
 

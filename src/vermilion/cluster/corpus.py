@@ -50,11 +50,19 @@ class CorpusProgress:
     """of audio transcribed in this run"""
     elapsed: float
     """seconds of this run"""
+    answered: int = 0
+    """items that this run finished, well or not"""
 
     @property
     def speed(self) -> float:
         """Seconds of audio per second."""
         return self.seconds / self.elapsed if self.elapsed else 0.0
+
+    def remaining(self, total: int) -> float | None:
+        """Seconds that the rest of so many items will take at this run's pace; None before there is one."""
+        if not self.answered:
+            return None
+        return max(0, total - self.done - self.failed) * self.elapsed / self.answered
 
 
 def run_corpus(
@@ -105,6 +113,21 @@ def run_corpus(
     return job.progress()
 
 
+def count(manifest: str | Path) -> tuple[int, float | None]:
+    """How many items a manifest has, faulty lines included, and their seconds where all lines say them.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
+    faults: list[int] = []
+    items, seconds, known = 0, 0.0, True
+    for utterance in iterate_manifest(manifest, lambda number, _: faults.append(number)):
+        items += 1
+        known = known and utterance.duration is not None
+        seconds += utterance.duration or 0.0
+    return items + len(faults), seconds if known and items else None
+
+
 class Corpus:
     """Items in, rows out; what every engine does around its own work."""
 
@@ -113,14 +136,15 @@ class Corpus:
     ) -> None:
         """Take the store, what makes the rows, whether paths are hidden, and who is told."""
         self.store, self.origin, self.redact, self.report = store, origin, redact, report
+        self.salt = store.salt() if redact else ""
         self.begun: set[int] = set()
         """items of this run, by key: ids that come twice are found out"""
-        self.skipped, self.seconds, self.began = 0, 0.0, time.monotonic()
+        self.skipped, self.answered, self.seconds, self.began = 0, 0, 0.0, time.monotonic()
 
     def items(self, manifest: str | Path) -> Iterator[Utterance]:
         """What is still to be done."""
         for utterance in iterate_manifest(manifest, self._fault):
-            item = nameless(utterance) if self.redact else utterance
+            item = nameless(utterance, self.salt) if self.salt else utterance
             key = key_of(item.id)
             if key in self.begun:
                 self._twice(item)
@@ -138,20 +162,23 @@ class Corpus:
             kind = "WorkerDied" if done.result.stage == "worker" else type(error).__name__
             self._fail(done.utterance, kind, str(error), done.attempts)
         else:
-            self.store.add(row(done.utterance, done.result, self.origin, redact=self.redact))
+            self.store.add(row(done.utterance, done.result, self.origin, salt=self.salt))
+        self.answered += 1
         self.seconds += done.seconds
         self.report(self.progress())
 
     def progress(self) -> CorpusProgress:
         """Where the job stands."""
         elapsed = time.monotonic() - self.began
-        return CorpusProgress(self.store.rows, self.store.failures, self.skipped, self.seconds, elapsed)
+        return CorpusProgress(self.store.rows, self.store.failures, self.skipped, self.seconds, elapsed, self.answered)
 
     def _fail(self, utterance: Utterance, kind: str, message: str, attempts: int) -> None:
-        self.store.fail(failure_row(utterance, kind, message, attempts, self.origin, redact=self.redact))
+        self.store.fail(failure_row(utterance, kind, message, attempts, self.origin, salt=self.salt))
 
     def _fault(self, number: int, error: ManifestError) -> None:
         """A line that is no entry: recorded once."""
+        if self.salt:  # a message quotes what stands there, which may be a path
+            error = ManifestError(f"line {number} of the manifest is no entry; the message is kept back with the paths")
         self._note(Utterance(f"line {number}", ""), error)
 
     def _twice(self, item: Utterance) -> None:

@@ -8,6 +8,7 @@ pipeline runs in a worker process of its own (`vermilion.cluster.workers`), whic
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -141,12 +142,20 @@ def connect(ray: Any, options: RayOptions) -> bool:
     known = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     try:
         if options.address:
+            _knock(options.address)
             ray.init(address=options.address, log_to_driver=False)
         else:  # on this machine alone, for nobody else
             ray.init(_node_ip_address="127.0.0.1", **known)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise OptionsError(f"the Ray cluster {options.address or 'of this machine'} cannot be used: {error}") from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes for an address that nobody answers at."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10.0).close()
 
 
 def _origin(
@@ -279,7 +288,8 @@ class Actor:
                     place, np.frombuffer(row["tracks"], "<i2"), SAMPLE_RATE, subtype="PCM_16", format="RF64"
                 )
                 warnings[row["id"]] = json.loads(row["warnings"])
-                ready.append(Utterance(row["id"], str(place)))
+                language = json.loads(row["item"])["language"]
+                ready.append(Utterance(row["id"], str(place), language=language))
             for done in self.pool.run(iter(ready)):
                 said = done.result
                 if isinstance(said, Transcript):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +17,20 @@ from vermilion.transcript import Transcript
 Row = dict[str, Any]
 _SHALLOW = 2
 """folders of so few parts ("/home") say nothing about anybody"""
+_SHORT = 3
+"""names of so few letters ("7") say nothing either, and stand in many texts"""
+_PATH = re.compile(r"""(?<![\w/\\:.])(?:[a-z][a-z0-9+]*://|[A-Za-z]:\\|~?/|\.{1,2}/)[^\s'"<>|]+""")
+"""what looks like a path or a URL in a text"""
 
 
-def row(utterance: Utterance, transcript: Transcript, origin: Provenance, *, redact: bool = False) -> Row:
+def row(utterance: Utterance, transcript: Transcript, origin: Provenance, *, salt: str = "") -> Row:
     """The row of a finished item.
 
     Args:
         utterance: what the manifest said.
         transcript: the result.
         origin: what made it.
-        redact: put a hash in the place of every path.
+        salt: of the hashes in the place of paths; empty = paths stay.
 
     Returns:
         `id` first, then `Transcript.to_dict()`, `manifest` (what else its line said) and `provenance`.
@@ -34,11 +39,11 @@ def row(utterance: Utterance, transcript: Transcript, origin: Provenance, *, red
     result = transcript.to_dict()
     result["uttid"], result["wav_path"] = utterance.id, utterance.audio
     found = {"id": utterance.id, **result, "manifest": {k: v for k, v in said.items() if k != "id"}}
-    return {**_redacted(found, utterance, redact), "provenance": origin.to_dict()}
+    return {**_redacted(found, utterance, salt), "provenance": origin.to_dict()}
 
 
 def failure_row(
-    utterance: Utterance, kind: str, message: str, attempts: int, origin: Provenance, *, redact: bool = False
+    utterance: Utterance, kind: str, message: str, attempts: int, origin: Provenance, *, salt: str = ""
 ) -> Row:
     """The row of an item that failed.
 
@@ -48,50 +53,71 @@ def failure_row(
         message: what happened.
         attempts: how often it was tried.
         origin: what tried it.
-        redact: put a hash in the place of every path.
+        salt: as in `row`.
     """
     found = {"id": utterance.id, "wav_path": utterance.audio, "error": kind, "message": message, "attempts": attempts}
     said = {k: v for k, v in utterance.to_dict().items() if k != "id"}
-    return {**_redacted({**found, "manifest": said}, utterance, redact), "provenance": origin.to_dict()}
+    return {**_redacted({**found, "manifest": said}, utterance, salt), "provenance": origin.to_dict()}
 
 
-def alias(path: str) -> str:
-    """What stands for a path in redacted rows: the same for the same path."""
-    return "sha256:" + hashlib.sha256(path.encode()).hexdigest()[:16]
+def alias(path: str, salt: str) -> str:
+    """What stands for a path in redacted rows: the same for the same path; who has no salt cannot try paths out."""
+    return "sha256:" + hashlib.sha256(f"{salt}\0{path}".encode()).hexdigest()[:16]
 
 
-def nameless(utterance: Utterance) -> Utterance:
-    """The utterance with a hash for its id where that is no more than the name of its file."""
-    stem = Path(utterance.audio).stem
-    if not utterance.id.startswith(stem):
-        return utterance
-    return replace(utterance, id=alias(utterance.audio) + utterance.id.removeprefix(stem))
+def nameless(utterance: Utterance, salt: str) -> Utterance:
+    """The utterance with a hash for its id where that says the name of its file, or is a path itself."""
+    path = Path(utterance.audio)
+    if "/" in utterance.id or "\\" in utterance.id:
+        return replace(utterance, id=alias(utterance.id, salt))
+    for name in (path.name, path.stem):
+        if name and (utterance.id.startswith(name) or (len(name) > _SHORT and name in utterance.id)):
+            return replace(utterance, id=utterance.id.replace(name, alias(utterance.audio, salt)))
+    return utterance
 
 
-def _redacted(found: Row, utterance: Utterance, redact: bool) -> Row:
-    """Replace the recording's path, its folder and its file name wherever they stand in the row's texts."""
-    if not redact:
+def _redacted(found: Row, utterance: Utterance, salt: str) -> Row:
+    """Replace the recording's path, its folder and its file name wherever they stand in the row, and other paths."""
+    if not salt:
         return found
     path = Path(utterance.audio)
     # longest first, so that a folder does not break the path below it
     whole = (path.absolute(), path.resolve())
     folders = {str(parent) for start in whole for parent in start.parents if len(parent.parts) > _SHALLOW}
-    names = {utterance.audio, path.name, *map(str, whole), *folders}
-    free = {k: v for k, v in found.items() if k in ("text", "sentences", "words")}  # what was said stays as it is
+    names = {n for n in (utterance.audio, path.name, *map(str, whole), *folders) if len(n) > _SHORT}
+    # what was said stays as it is; ids are `nameless` already, and are what the store knows an item by
+    free = {k: v for k, v in found.items() if k in ("id", "uttid", "text", "sentences", "words")}
+    mark = alias(utterance.audio, salt) if utterance.audio else ""
     rest = {k: v for k, v in found.items() if k not in free}
-    hidden = _replaced(rest, sorted(names, key=len, reverse=True), alias(utterance.audio))
+    rest["manifest"] = {k: v if k in _SAID else _hidden(v, salt) for k, v in found["manifest"].items()}
+    hidden = _replaced(rest, sorted(names, key=len, reverse=True), mark, salt)
+    hidden["wav_path"] = mark
+    if "audio_filepath" in hidden["manifest"]:
+        hidden["manifest"] = {**hidden["manifest"], "audio_filepath": mark}
     return {key: free[key] if key in free else hidden[key] for key in found}
 
 
-def _replaced(value: Any, names: Iterable[str], mark: str) -> Any:
+_SAID = ("text", "audio_filepath", "lang", "speaker")
+
+
+def _hidden(value: Any, salt: str) -> Any:
+    """A value of a manifest's own keys; one that may be a relative path is taken for one."""
+    if isinstance(value, str):
+        return alias(value, salt) if "/" in value or "\\" in value else value
+    if isinstance(value, dict):
+        return {key: _hidden(inner, salt) for key, inner in value.items()}
+    return [_hidden(inner, salt) for inner in value] if isinstance(value, list) else value
+
+
+def _replaced(value: Any, names: Iterable[str], mark: str, salt: str) -> Any:
     if isinstance(value, str):
         for name in names:
             value = value.replace(name, mark)
-        return value
+        return _PATH.sub(lambda found: alias(found[0], salt), value)
     if isinstance(value, dict):
-        return {key: _replaced(inner, names, mark) for key, inner in value.items()}
+        return {key: _replaced(inner, names, mark, salt) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_replaced(inner, names, mark) for inner in value]
+        return [_replaced(inner, names, mark, salt) for inner in value]
     return value
 
 

@@ -13,9 +13,11 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import time
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -25,7 +27,7 @@ from vermilion.cluster.rows import Row, line_of
 from vermilion.errors import FormatError, OptionsError
 
 Form = Literal["jsonl", "parquet"]
-FAILURES, RUN, PARTS, LOCK = "failures.jsonl", "run.json", "parts", ".lock"
+FAILURES, RUN, PARTS, LOCK, SALT = "failures.jsonl", "run.json", "parts", ".lock", ".salt"
 _SYNC_SECONDS = 1.0
 """a crash of the whole machine (not of the program) costs at most what was finished in this time"""
 _PART = re.compile(r"part-(\d{6})\.(open|jsonl|parquet)$")
@@ -83,10 +85,10 @@ class Store:
             found = json.loads(place.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise FormatError(f"{place} cannot be read: {error}; name another folder") from error
-        changed = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+        changed = list(_differences(found, wanted))
         if changed:
             raise OptionsError(
-                f"{self.folder} was begun with other settings ({', '.join(changed)}): use the same or another folder"
+                f"{self.folder} was begun with other settings ({'; '.join(changed)}): use the same, or another folder"
             )
 
     def _recover(self) -> None:
@@ -131,6 +133,14 @@ class Store:
         self.done.update(keys)
         return len(keys)
 
+    def salt(self) -> str:
+        """Of this folder's hashes of paths: made once, kept beside the rows, not for those who get the rows."""
+        place = self.folder / SALT
+        if not place.exists():
+            _write_whole(place, secrets.token_hex(16))
+            place.chmod(0o600)
+        return place.read_text(encoding="utf-8")
+
     # ---- work
 
     def __contains__(self, name: str) -> bool:
@@ -151,8 +161,13 @@ class Store:
         self.failures += 1
 
     def _keep(self, file: IO[bytes], found: Row) -> None:
-        file.write(line_of(found).encode() + b"\n")
-        file.flush()
+        try:
+            file.write(line_of(found).encode() + b"\n")
+            file.flush()
+        except OSError as error:
+            raise FormatError(
+                f"cannot write to {self.folder}: {error.strerror or error}; run the same command when that is put right"
+            ) from error
         self.done.add(key_of(found["id"]))
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
@@ -188,10 +203,13 @@ class Store:
         """Give the folder back; what is open stays open for the next run."""
         if self._part.closed:
             return
-        self.sync()
-        self._part.close()
-        self._failed.close()
-        self._lock.release()
+        try:
+            self.sync()
+        finally:
+            for file in (self._part, self._failed):
+                with suppress(OSError):  # a full disk: the row that is lost is done again
+                    file.close()
+            self._lock.release()
 
     def finish(self) -> None:
         """Seal the last part: all items are through."""
@@ -243,6 +261,15 @@ def part_ids(path: Path) -> Iterator[str]:
     from vermilion.cluster.tables import ids_of
 
     yield from ids_of(path)
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    """What differs between two settings, by name."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            yield from _differences(found.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif found != wanted:
+        yield f"{name}: {json.dumps(found, ensure_ascii=False)} then, {json.dumps(wanted, ensure_ascii=False)} now"
 
 
 def _ids(path: Path) -> Iterator[str]:

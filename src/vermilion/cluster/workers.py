@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE, Recording, iter_blocks
+from vermilion.audio.isolation import DecoderDied, Decoding, decode
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
+from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance
+from vermilion.scheduling import windows
 from vermilion.transcript import Failure, Transcript
 
 if TYPE_CHECKING:
@@ -52,6 +55,8 @@ class WorkerOptions:
     """Longest recording."""
     memory: int = 0
     """Bytes of address space of a worker; 0 = no limit."""
+    gpus: int = 0
+    """GPUs that are dealt out to the workers, one each; 0 = every worker sees what this process sees."""
     isolate: bool = True
     """Decode in a process of its own; without, the caller vouches for the files."""
 
@@ -101,7 +106,7 @@ class WorkerPool:
         Raises:
             VermilionError: what building a pipeline raised.
         """
-        self._workers = [self._start() for _ in range(self.options.workers)]
+        self._workers = [self._start(number) for number in range(self.options.workers)]
         try:
             while not any(worker.ready for worker in self._workers):
                 for worker in self._heard():
@@ -156,10 +161,11 @@ class WorkerPool:
 
     # ---- one worker
 
-    def _start(self) -> _Worker:
+    def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=main, args=(theirs, self.build, self.options))
-        process.start()
+        process = self._context.Process(target=main, args=(theirs, self.build, self.options, number))
+        with _deaf():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
@@ -207,7 +213,10 @@ class WorkerPool:
             worker.work = None
         elif isinstance(said, tuple):
             index, result, seconds = said
-            yield Done(worker.left.pop(index), result, worker.work.attempt if worker.work else 1, seconds)
+            attempt = worker.work.attempt if worker.work else 1
+            if isinstance(result, Failure) and isinstance(result.error, DecoderDied):
+                attempt = ALONE
+            yield Done(worker.left.pop(index), result, attempt, seconds)
 
     def _hanging(self, suspects: deque[_Work]) -> Iterator[Done]:
         for worker in list(self._workers):
@@ -220,7 +229,8 @@ class WorkerPool:
     def _lost(self, worker: _Worker, what: str, suspects: deque[_Work]) -> Iterator[Done]:
         """A worker has gone: what it had in hand is tried again item by item; an item that is alone is guilty."""
         worker.connection.close()
-        self._workers[self._workers.index(worker)] = self._start()
+        number = self._workers.index(worker)
+        self._workers[number] = self._start(number)
         attempt = worker.work.attempt if worker.work else 1
         if attempt >= ALONE:
             for utterance in worker.left.values():
@@ -228,6 +238,19 @@ class WorkerPool:
                 yield Done(utterance, Failure(utterance.audio, error, "worker"), attempt, 0.0)
         else:
             suspects.extend(_Work((utterance,), attempt + 1) for utterance in worker.left.values())
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started in here never hears Ctrl-C, which is the parent's to handle; the parent hears it after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_of(process: SpawnProcess) -> str:
@@ -241,10 +264,11 @@ def _end_of(process: SpawnProcess) -> str:
 # ---- inside a worker
 
 
-def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerOptions) -> None:
+def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerOptions, number: int = 0) -> None:
     """Build the pipeline, then answer chunks until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit(options)
+    own_gpu(options.gpus, number)
     try:
         pipeline = build()
     except VermilionError as error:
@@ -268,6 +292,14 @@ def _limit(options: WorkerOptions) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if options.memory:
             resource.setrlimit(resource.RLIMIT_AS, (options.memory, options.memory))
+
+
+def own_gpu(gpus: int, number: int) -> None:
+    """Let this process see one GPU of several, before it uses any."""
+    if gpus > 1:
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names = visible or [str(i) for i in range(gpus)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
 
 
 @dataclass(frozen=True)
@@ -301,39 +333,49 @@ def transcribe(
         (index, result, seconds of audio) of every item, in any order; times in between are signs of life.
     """
     jobs: dict[int, Job] = {}
-    for index, utterance in enumerate(items):
-        try:
-            found = read(index)
-            if isinstance(found, VermilionError):
-                raise found
-            jobs[index] = pipeline.segment(utterance.audio, found)
-        except VermilionError as error:
-            stage = "audio" if isinstance(error, AudioError | ManifestError) else "vad"
-            yield index, Failure(utterance.audio, error, stage), 0.0
-        yield time.time()
     try:
-        for batch in _windows(jobs, pipeline.options.window_seconds):
-            pipeline.advance([unit for job in batch.values() for unit in job.units])
-            for index, job in batch.items():
-                done = pipeline.finish(job)
-                yield index, replace(done, utterance_id=items[index].id), done.duration
+        for index, utterance in enumerate(items):
+            try:
+                found = read(index)
+                if isinstance(found, VermilionError):
+                    raise found
+                jobs[index] = pipeline.segment(utterance.audio, found, language=spoken(utterance))
+            except VermilionError as error:
+                stage = "audio" if isinstance(error, AudioError | ManifestError) else "vad"
+                yield index, Failure(utterance.audio, error, stage), 0.0
+            yield time.time()
+            if (
+                sum(unit.span.duration for job in jobs.values() for unit in job.units)
+                >= pipeline.options.window_seconds
+            ):
+                yield from _through(pipeline, jobs, items)
+        yield from _through(pipeline, jobs, items)
     finally:
         for job in jobs.values():
             job.close()
 
 
-def _windows(jobs: dict[int, Job], seconds: float) -> Iterator[dict[int, Job]]:
-    """Jobs whose speech fills a window."""
-    batch: dict[int, Job] = {}
-    held = 0.0
-    for index, job in jobs.items():
-        batch[index] = job
-        held += sum(unit.span.duration for unit in job.units)
-        if held >= seconds:
-            yield batch
-            batch, held = {}, 0.0
-    if batch:
-        yield batch
+def _through(
+    pipeline: Pipeline, jobs: dict[int, Job], items: Sequence[Utterance]
+) -> Iterator[tuple[int, Result, float] | float]:
+    """Take jobs through the networks, window by window, and give their memory back."""
+    units = ((unit, unit.span.duration) for job in jobs.values() for unit in job.units)
+    for window in windows(units, pipeline.options.window_seconds):
+        pipeline.advance(window)
+        yield time.time()
+    while jobs:
+        index = next(iter(jobs))
+        done = pipeline.finish(jobs.pop(index))
+        yield index, replace(done, utterance_id=items[index].id), done.duration
+
+
+def spoken(utterance: Utterance) -> str | None:
+    """The language that a manifest names, where it is a code that we know: it is not identified then."""
+    head, _, dialect = (utterance.language or "").strip().lower().partition(" ")
+    code = head.replace("_", "-").partition("-")[0]
+    if code not in LANGUAGES:
+        return None
+    return f"{code} {dialect}" if dialect in DIALECTS else code
 
 
 def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels: str) -> list[Recording]:
@@ -342,8 +384,6 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
     Raises:
         AudioError: it cannot be read within the limits.
     """
-    from vermilion.audio.isolation import Decoding, decode
-
     source = utterance.source()
     place = Path(utterance.audio) if isinstance(source, str) else folder / f"part-{os.getpid()}"
     if isinstance(source, bytes):
@@ -360,7 +400,10 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
         options.decode_memory,
         options.decode_seconds,
     )
-    found = decode(work)
+    try:
+        found = decode(work)
+    except DecoderDied:  # once more: the machine may have been short of memory
+        found = decode(work)
     tracks = []
     for number, path in enumerate(found.tracks):
         samples = np.fromfile(path, dtype="<i2")
