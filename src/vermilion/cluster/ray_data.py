@@ -8,6 +8,7 @@ pipeline runs in a worker process of its own (`vermilion.cluster.workers`), whic
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
