@@ -101,7 +101,7 @@ class Cluster:
     """Two nodes on loopback, as `ray start` makes them."""
 
     def __init__(self, folder):
-        self.folder, self.port = folder, 16379 + os.getpid() % 1000
+        self.folder, self.port = folder, 6400 + os.getpid() % 500  # below the ports of workers
         self.env = os.environ | {"PYTHONPATH": PATHS, "RAY_worker_niceness": "0"}
         self.nodes = []
 
@@ -124,7 +124,7 @@ class Cluster:
     def __enter__(self):
         self.start("--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
         self.join(1)
-        self.start(f"--address=127.0.0.1:{self.port}")
+        self.start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={self.port + 1000}")
         self.join(2)
         return f"127.0.0.1:{self.port}"
 
