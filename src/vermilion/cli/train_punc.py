@@ -27,8 +27,7 @@ EXAMPLES = """Examples:
 Any punctuated text will do: a line is a paragraph, an empty line parts what
 does not belong together; .jsonl files have {"text": "..."} on each line.
 The finished model lies in OUTPUT_DIR/model. Use it:
-  mkdir models && cp -r OUTPUT_DIR/model models/FireRedPunc
-  vermilion punctuate "你好今天天气怎么样" --models models"""
+  vermilion punctuate "你好今天天气怎么样" --models OUTPUT_DIR/model"""
 
 PUNCTUATION = Group.create_ordered("Punctuation")
 NOISE = Group.create_ordered("Errors of a recogniser")

@@ -32,9 +32,7 @@ Recordings are mixed on the fly, so labels need no work: a manifest line is
 with "set": "train" or "dev" if you wish, and "segments": [[0.2, 1.4]] where
 the rule that finds the sound in a clip by its level would be wrong.
 The finished model lies in OUTPUT_DIR/model. Use it:
-  mkdir -p models/FireRedVAD && cp -r vad/model models/FireRedVAD/VAD
-  vermilion vad talk.wav --models models
-(Stream-VAD and AED are the folders of the other two kinds.)"""
+  vermilion vad talk.wav --models OUTPUT_DIR/model"""
 
 DETECTOR = Group.create_ordered("Detector")
 SOUNDS = Group.create_ordered("Recordings")
