@@ -80,9 +80,8 @@ def decode(work: Decoding, stopped: threading.Event | None = None) -> Decoded:
         answer = _wait(ours, work, stopped or threading.Event())
         if answer is None:  # killed by its limits, or by its own fault
             process.join(1.0)
-            answer = DecoderDied(
-                f"cannot read {work.name}: decoding it needs more memory or time than is allowed{_how(process.exitcode)}"
-            )
+            how = _how(process.exitcode)
+            answer = DecoderDied(f"cannot read {work.name}: decoding it needs more memory or time than is allowed{how}")
     except BaseException:
         _remove(work)
         raise

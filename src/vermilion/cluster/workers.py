@@ -242,7 +242,7 @@ class WorkerPool:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """A process that is started in here never hears Ctrl-C, which is the parent's to handle; the parent hears it after."""
+    """A process that is started in here never hears Ctrl-C: it is the parent's to handle, who hears it after."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
