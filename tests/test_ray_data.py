@@ -2,11 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_helpers import Calm, Touchy, make_corpus, write_rows
-from test_corpus import failures, options, origin, rows, run
+from test_corpus import failures, origin, rows, run
 
 from vermilion.cluster.ray_data import Fetch, RayOptions, fetched, run_ray
 from vermilion.cluster.workers import WorkerOptions
@@ -95,83 +92,3 @@ def test_a_cluster_that_cannot_be_reached_is_said(tmp_path):
         ray.shutdown()
     with pytest.raises(OptionsError, match="cannot be used"):
         run_ray(make_corpus(tmp_path, 1), tmp_path / "out", Calm(), origin, RayOptions(address="127.0.0.1:1"))
-
-
-class Cluster:
-    """Two nodes on loopback, as `ray start` makes them."""
-
-    def __init__(self, folder):
-        self.folder, self.port = folder, 6400 + os.getpid() % 500  # below the ports of workers
-        self.env = os.environ | {"PYTHONPATH": PATHS, "RAY_worker_niceness": "0"}
-        self.nodes = []
-
-    def start(self, *arguments, block=False):
-        command = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            "--num-cpus=1",
-            "--object-store-memory=100000000",
-        ]
-        command += ["--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats", *arguments]
-        self.nodes.append(
-            subprocess.Popen(
-                command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-            )
-        )
-
-    def __enter__(self):
-        self.start("--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
-        self.join(1)
-        self.start(f"--address=127.0.0.1:{self.port}", f"--dashboard-agent-listen-port={self.port + 1000}")
-        self.join(2)
-        return f"127.0.0.1:{self.port}"
-
-    def join(self, count):
-        """Wait until so many nodes are there."""
-        code = f"import ray; ray.init('127.0.0.1:{self.port}', log_to_driver=False); "
-        code += f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) < {count})"
-        for _ in range(60):
-            if not subprocess.run(
-                [sys.executable, "-c", code], env=self.env, capture_output=True, check=False
-            ).returncode:
-                return
-            time.sleep(0.5)
-        raise RuntimeError("the nodes of the cluster did not come up")
-
-    def kill_second(self):
-        os.killpg(self.nodes[1].pid, 9)
-
-    def __exit__(self, *_):
-        for node in self.nodes:
-            try:
-                os.killpg(node.pid, 9)
-            except ProcessLookupError:
-                continue
-            node.wait()
-
-
-@pytest.mark.parametrize("killed", ["nothing", "the second node"])
-def test_two_nodes_give_the_rows_of_one_machine_also_when_one_is_killed_half_way(tmp_path, killed):
-    if ray.is_initialized():
-        ray.shutdown()
-    manifest = make_corpus(tmp_path / "in", 24, seconds=0.2)
-    run(manifest, tmp_path / "one", chosen=options(part=9))
-    with tempfile.TemporaryDirectory(prefix="vr", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(folder)
-        with cluster as address:
-            done = []
-
-            def report(step):
-                done.append(step.done)
-                if killed != "nothing" and len(done) == 6:
-                    cluster.kill_second()
-
-            chosen = RayOptions(rows_per_part=9, chunk=2, actors=(1, 2), cpus=0.5, address=address)
-            try:
-                found = run_ray(manifest, tmp_path / "two", Calm(0.2), origin, chosen, report=report)
-            finally:
-                ray.shutdown()
-    assert (found.done, found.failed) == (24, 0)
-    assert same(tmp_path / "one", tmp_path / "two")
