@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from torch.nn import functional as F
 
 from vermilion.checkpoints.reader import load_strict, read_dictionary
 from vermilion.errors import TrainingError
-from vermilion.nn.punctuation import PunctuationConfig, PunctuationNetwork
+from vermilion.nn.punctuation import (
+    BertEmbeddings,
+    BertEncoder,
+    BertLayer,
+    PunctuationConfig,
+    PunctuationNetwork,
+    SelfAttention,
+)
 from vermilion.punc.tokens import BERT_FOLDER, INPUT_VOCABULARY, PieceTokenizer
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
@@ -352,10 +359,11 @@ def fresh_weights(network: PunctuationNetwork) -> None:
         return  # too narrow to tell places apart
     speeds = math.pi * torch.rand(waves)
     angles = torch.arange(config.max_positions)[:, None] * speeds
-    table = network.bert["embeddings"].position_embeddings.weight
+    table = cast(BertEmbeddings, network.bert["embeddings"]).position_embeddings.weight
     table[:, :waves], table[:, waves : 2 * waves] = 0.08 * angles.cos(), 0.08 * angles.sin()
-    for depth, layer in enumerate(network.bert["encoder"].layer[: len(_DISTANCES)]):
-        attention = layer.attention["self"]
+    layers = cast(BertEncoder, network.bert["encoder"]).layer
+    for depth, layer in enumerate(list(layers)[: len(_DISTANCES)]):
+        attention = cast(SelfAttention, cast(BertLayer, layer).attention["self"])
         for head in range(config.num_heads):
             distance = _DISTANCES[depth][head % len(_DISTANCES[depth])]
             first = head * width
