@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,14 @@ from torch.nn import functional as F
 
 from vermilion.checkpoints.reader import load_strict, read_dictionary
 from vermilion.errors import TrainingError
-from vermilion.nn.punctuation import PunctuationConfig, PunctuationNetwork
+from vermilion.nn.punctuation import (
+    BertEmbeddings,
+    BertEncoder,
+    BertLayer,
+    PunctuationConfig,
+    PunctuationNetwork,
+    SelfAttention,
+)
 from vermilion.punc.tokens import BERT_FOLDER, INPUT_VOCABULARY, PieceTokenizer
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
@@ -51,6 +59,9 @@ EPOCH = 1000
 """batches that are called an epoch; windows hardly ever repeat"""
 _TRAINING, _VALIDATION = 0, 1
 _DEV_SHARE = 0.05
+_DISTANCES = ((1, -1, 2, -2), (1, -1, 3, -3))
+"""in words: where the heads of the first layers look at first"""
+_SHARPNESS = 0.6
 NAMES = {COMMA: "comma", PERIOD: "period", QUESTION: "question", EXCLAMATION: "exclamation"}
 """marks in logs"""
 
@@ -318,16 +329,54 @@ def network_for(model: Path, options: PunctuatorOptions) -> PunctuationNetwork:
     settings = json.loads((model / BERT_FOLDER / "config.json").read_text(encoding="utf8"))
     config = replace(PunctuationConfig.from_bert(settings, len(LABELS)), dropout=options.dropout)
     network = PunctuationNetwork(config)
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    fresh_weights(network)
     if options.init is not None:
         given = initial_weights(options.init)
         own = {key: value for key, value in network.state_dict().items() if key.startswith("classifier.")}
         load_strict(network, own | dict(given), options.init)
     return network
+
+
+@torch.no_grad()
+def fresh_weights(network: PunctuationNetwork) -> None:
+    """Start so that a small network learns from little text.
+
+    Marks depend on the neighbouring words, and a BERT needs thousands of steps to find out which those are. Here
+    positions begin as waves, and the heads of the first two layers begin by looking at words at fixed distances: a
+    query is the wave of its own place, turned to the place that it looks at. All of it is trained on.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+    config = network.config
+    width = config.hidden_size // config.num_heads
+    waves = width // 2
+    if waves < 4:
+        return  # too narrow to tell places apart
+    speeds = math.pi * torch.rand(waves)
+    angles = torch.arange(config.max_positions)[:, None] * speeds
+    table = cast(BertEmbeddings, network.bert["embeddings"]).position_embeddings.weight
+    table[:, :waves], table[:, waves : 2 * waves] = 0.08 * angles.cos(), 0.08 * angles.sin()
+    layers = cast(BertEncoder, network.bert["encoder"]).layer
+    for depth, layer in enumerate(list(layers)[: len(_DISTANCES)]):
+        attention = cast(SelfAttention, cast(BertLayer, layer).attention["self"])
+        for head in range(config.num_heads):
+            distance = _DISTANCES[depth][head % len(_DISTANCES[depth])]
+            first = head * width
+            turned, straight = _wave_maps(speeds, distance), _wave_maps(speeds, 0)
+            for linear, maps in ((attention.query, turned), (attention.key, straight)):
+                linear.weight[first : first + 2 * waves] *= 0.1
+                linear.weight[first : first + 2 * waves, : 2 * waves] += _SHARPNESS * maps
+
+
+def _wave_maps(speeds: Tensor, distance: int) -> Tensor:
+    """Turns the waves of a place into those of the place at a distance: (2 W, 2 W)."""
+    cos, sin = torch.diag((speeds * distance).cos()), torch.diag((speeds * distance).sin())
+    return torch.cat([torch.cat([cos, -sin], 1), torch.cat([sin, cos], 1)])
 
 
 def scores(network: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
