@@ -41,13 +41,14 @@ asr=("$work/sets/asr-train.jsonl" --dev "$work/sets/asr-dev.jsonl" --threads 1 -
 "$python" grow.py "$work/aed4/model" --layers 7 --out "$work/grown"
 "${vermilion[@]}" aed "${asr[@]}" "${plain[@]}" --output-dir "$work/aed5" --init "$work/grown" --steps 1150 --warmup-steps 30 \
   --learning-rate 1.0e-3 --schedule cosine --ctc-weight 0.5
-"${vermilion[@]}" ctc "$work/aed5/model" "${asr[@]:0:3}" --output-dir "$work/ctc" --fresh --steps 500 --warmup-steps 30 \
-  --learning-rate 3e-3 --schedule cosine --max-frames 5000 --threads 1 --workers 1 --save-every 100 --validate-every 250 --log-every 20
+"${vermilion[@]}" ctc "$work/aed5/model" "${asr[@]:0:3}" --output-dir "$work/ctc" --fresh --augment.speeds 1.0 --augment.volume 0 \
+  --augment.noise 0 --augment.codec 0 --augment.reverb 0 --augment.low-pass 0 --augment.clip 0 --steps 350 --warmup-steps 20 \
+  --learning-rate 6e-3 --schedule cosine --max-frames 4000 --threads 1 --workers 1 --save-every 100 --validate-every 175 --log-every 20
 
 # language: the first four layers of that encoder, a new decoder
 "${vermilion[@]}" lid "$work/sets/lid-train.jsonl" --dev "$work/sets/lid-dev.jsonl" --encoder "$work/aed5/model" --encoder-layers 4 \
-  --decoder-layers 2 --output-dir "$work/lid" --steps 600 --warmup-steps 40 --learning-rate 5e-4 --schedule cosine --max-frames 2500 \
-  --threads 1 --workers 1 --save-every 200 --validate-every 200 --log-every 20 --half
+  --decoder-layers 2 --output-dir "$work/lid" --steps 320 --warmup-steps 40 --learning-rate 1.5e-3 --schedule cosine --max-frames 3500 \
+  --no-mask --augment.codec 0.1 --augment.noise 0.2 --augment.reverb 0.1 --threads 1 --workers 1 --save-every 200 --validate-every 200 --log-every 20 --half
 
 # detectors: mixes on a timeline; singing is made out of speech, none of it is real
 for kind in vad stream events; do
@@ -58,7 +59,7 @@ done
 
 # punctuation
 "${vermilion[@]}" punc "$work/text/train.txt" --dev "$work/text/dev.txt" --output-dir "$work/punc" --hidden 192 --layers 3 --heads 4 \
-  --feed-forward 768 --steps 400 --batch-words 3000 --learning-rate 1e-3 --warmup-steps 40 --schedule cosine --ema-decay 0.99 --threads 1 \
-  --half --no-bert-weights --save-every 100 --validate-every 200 --log-every 20
+  --feed-forward 768 --steps 200 --batch-words 2000 --learning-rate 1e-3 --warmup-steps 20 --schedule cosine --ema-decay 0.97 --threads 1 \
+  --half --no-bert-weights --save-every 50 --validate-every 50 --log-every 10
 
 ./gather.sh "$work"
