@@ -12,9 +12,10 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from corpus_helpers import Calm, Touchy, Unable, make_corpus, write_rows
+from corpus_helpers import Calm, Touchy, Unable, Undecodable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
+from vermilion.audio import isolation, isolation_child
 from vermilion.cli import main
 from vermilion.cli.corpus import Size, described
 from vermilion.cluster.corpus import CorpusOptions, CorpusProgress, count, run_corpus
@@ -286,12 +287,21 @@ def test_gpus_are_dealt_out(monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
 
-def test_a_decoder_that_dies_is_tried_once_more_and_then_recorded(tmp_path, monkeypatch):
+def test_a_decoder_that_dies_says_which_signal_ended_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation, "context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(isolation_child, "main", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(isolation.DecoderDied, match=r"a\.wav.*SIGKILL"):
+        isolation.decode(isolation.Decoding(tmp_path / "a.wav", tmp_path / "out", "a.wav"))
+
+
+def test_a_decoder_that_dies_is_tried_once_more_and_then_recorded(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
-    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}])
-    run(tmp_path / "m.jsonl", tmp_path / "out", chosen=options(decode_memory=1 << 20))
+    soundfile.write(tmp_path / "b.wav", np.full(16000, 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav"}])
+    run(tmp_path / "m.jsonl", tmp_path / "out", Undecodable({"a": 1, "b": 2}))
+    assert [row["id"] for row in rows(tmp_path / "out")] == ["a"]
     [row] = failures(tmp_path / "out").values()
-    assert (row["error"], row["attempts"]) == ("DecoderDied", 2)
+    assert (row["id"], row["error"], row["attempts"]) == ("b", "DecoderDied", 2)
 
 
 def test_a_manifest_is_counted_and_the_rest_estimated(tmp_path):
