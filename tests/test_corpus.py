@@ -16,14 +16,14 @@ import soundfile
 from corpus_helpers import Calm, Touchy, Unable, Undecodable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
-from vermilion.audio import isolation, isolation_child
+from vermilion.audio.isolation import DecoderDied
 from vermilion.cli import main
 from vermilion.cli.corpus import Size, described
 from vermilion.cluster.corpus import CorpusOptions, CorpusProgress, count, run_corpus
 from vermilion.cluster.provenance import Provenance, hash_files, provenance
 from vermilion.cluster.rows import alias
 from vermilion.cluster.store import Store, read_rows
-from vermilion.cluster.workers import WorkerOptions, own_gpu, transcribe
+from vermilion.cluster.workers import WorkerOptions, decoded, own_gpu, transcribe
 from vermilion.errors import CheckpointError, FormatError, ManifestError, OptionsError
 from vermilion.manifests import Utterance
 from vermilion.pipeline import PipelineOptions
@@ -288,21 +288,27 @@ def test_gpus_are_dealt_out(monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
 
-def test_a_decoder_that_dies_says_which_signal_ended_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(isolation, "context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(isolation_child, "main", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(isolation.DecoderDied, match=r"a\.wav.*SIGKILL"):
-        isolation.decode(isolation.Decoding(tmp_path / "a.wav", tmp_path / "out", "a.wav"))
-
-
-def test_a_decoder_that_dies_is_tried_once_more_and_then_recorded(tmp_path):
+def test_a_decoder_without_memory_costs_its_item_alone(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
-    soundfile.write(tmp_path / "b.wav", np.full(16000, 0.1, np.float32), 16000)
-    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav"}])
-    run(tmp_path / "m.jsonl", tmp_path / "out", Undecodable({"a": 1, "b": 2}))
-    assert [row["id"] for row in rows(tmp_path / "out")] == ["a"]
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}])
+    run(tmp_path / "m.jsonl", tmp_path / "out", chosen=options(decode_memory=1 << 20))
     [row] = failures(tmp_path / "out").values()
-    assert (row["id"], row["error"], row["attempts"]) == ("b", "DecoderDied", 2)
+    # Python may notice it first, or the library dies of it
+    assert (row["error"], row["attempts"]) in {("DecoderDied", 2), ("AudioError", 1)}
+    assert "more memory" in row["message"]
+
+
+def test_a_decoder_that_dies_is_tried_once_more(tmp_path, monkeypatch):
+    tried = []
+
+    def dies(work):
+        tried.append(work.name)
+        raise DecoderDied("cannot read a.wav")
+
+    monkeypatch.setattr("vermilion.cluster.workers.decode", dies)
+    with pytest.raises(DecoderDied):
+        decoded(Utterance("a", "a.wav"), WorkerOptions(), tmp_path, "mix")
+    assert tried == ["a.wav", "a.wav"]
 
 
 def test_a_manifest_is_counted_and_the_rest_estimated(tmp_path):
@@ -351,6 +357,25 @@ def test_memory_stays_flat(tmp_path):
     assert seen[-1][0] == items
     early = next(size for done, size in seen if done >= items // 4)
     assert seen[-1][1] - early < 20_000
+
+
+def test_a_decoder_that_dies_says_which_signal_ended_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("vermilion.audio.isolation.context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr("vermilion.audio.isolation_child.main", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    from vermilion.audio.isolation import Decoding, decode
+
+    with pytest.raises(DecoderDied, match=r"a\.wav.*SIGKILL"):
+        decode(Decoding(tmp_path / "a.wav", tmp_path / "out", "a.wav"))
+
+
+def test_a_decoder_that_dies_twice_is_recorded(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
+    soundfile.write(tmp_path / "b.wav", np.full(16000, 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav"}])
+    run(tmp_path / "m.jsonl", tmp_path / "out", Undecodable({"a": 1, "b": 2}))
+    assert [row["id"] for row in rows(tmp_path / "out")] == ["a"]
+    [row] = failures(tmp_path / "out").values()
+    assert (row["id"], row["error"], row["attempts"]) == ("b", "DecoderDied", 2)
 
 
 def test_hashes_follow_contents(tmp_path, monkeypatch):
