@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from corpus_helpers import Calm, Touchy, Unable, make_corpus, write_rows
+from corpus_helpers import Calm, Touchy, Unable, Undecodable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
 from vermilion.audio.isolation import DecoderDied
@@ -332,22 +333,49 @@ def test_a_full_disk_is_said(tmp_path):
         store.add({"id": "a"})
 
 
+def kilobytes():
+    """Resident memory of this process and of its workers."""
+    found = []
+    for number in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+        lines = Path(f"/proc/{number}/status").read_text().splitlines()
+        found += [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
+    return sum(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_memory_stays_flat(tmp_path):
     items = int(os.environ.get("VERMILION_TEST_FLAT", "400"))
     soundfile.write(tmp_path / "a.wav", np.full(1600, 0.1, np.float32), 16000)
     write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav", "id": f"i{n}"} for n in range(items)])
-    import resource
-
     seen = []
     run(
         tmp_path / "m.jsonl",
         tmp_path / "out",
-        chosen=options(chunk=16, part=100),
-        report=lambda step: seen.append((step.done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)),
+        chosen=options(chunk=16, part=100, isolate=False),
+        report=lambda step: seen.append((step.done, kilobytes())) if step.done % 50 == 0 else None,
     )
     assert seen[-1][0] == items
-    early = next(kilobytes for done, kilobytes in seen if done >= items // 4)
+    early = next(size for done, size in seen if done >= items // 4)
     assert seen[-1][1] - early < 20_000
+
+
+def test_a_decoder_that_dies_says_which_signal_ended_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("vermilion.audio.isolation.context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr("vermilion.audio.isolation_child.main", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    from vermilion.audio.isolation import Decoding, decode
+
+    with pytest.raises(DecoderDied, match=r"a\.wav.*SIGKILL"):
+        decode(Decoding(tmp_path / "a.wav", tmp_path / "out", "a.wav"))
+
+
+def test_a_decoder_that_dies_twice_is_recorded(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.1, np.float32), 16000)
+    soundfile.write(tmp_path / "b.wav", np.full(16000, 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav"}])
+    run(tmp_path / "m.jsonl", tmp_path / "out", Undecodable({"a": 1, "b": 2}))
+    assert [row["id"] for row in rows(tmp_path / "out")] == ["a"]
+    [row] = failures(tmp_path / "out").values()
+    assert (row["id"], row["error"], row["attempts"]) == ("b", "DecoderDied", 2)
 
 
 def test_hashes_follow_contents(tmp_path, monkeypatch):
