@@ -15,7 +15,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate", reason="training needs the extra `training`")
 
-from tests.training_helpers import DATA, QUIET, TINY, corpus, options, sound  # noqa: E402
+from training_helpers import DATA, QUIET, TINY, corpus, options, sound  # noqa: E402
+
 from vermilion import PipelineOptions, load  # noqa: E402
 from vermilion.asr import AedRecognizer, DecodingOptions  # noqa: E402
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary  # noqa: E402
@@ -140,10 +141,10 @@ def test_killed_at_any_moment_and_resumed(manifest, tmp_path):
     """SIGKILL, at a moment that differs from run to run: the end is the same bit for bit."""
     short(manifest, tmp_path / "whole", 12)
     code = (
-        "from pathlib import Path; from tests.test_training_aed import short;"
+        "from pathlib import Path; from test_training_aed import short;"
         f"short(Path({str(manifest)!r}), Path({str(tmp_path / 'killed')!r}), 12, save_every=1)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(LONG / "src"), str(LONG)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(LONG / "src"), str(LONG / "tests")])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=LONG)
     folder = tmp_path / "killed"
     wanted = random.randrange(1, 10)

@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate", reason="training needs the extra `training`")
 
-from tests.tiny import write_aed, write_sentencepiece  # noqa: E402
-from tests.training_helpers import DATA, QUIET, TINY, corpus, options, sound  # noqa: E402
+from tiny import write_aed, write_sentencepiece  # noqa: E402
+from training_helpers import DATA, QUIET, TINY, corpus, options, sound  # noqa: E402
+
 from vermilion.asr import AedRecognizer, DecodingOptions  # noqa: E402
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary  # noqa: E402
 from vermilion.errors import CheckpointError, OptionsError, TrainingError  # noqa: E402

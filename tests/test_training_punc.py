@@ -11,8 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate", reason="training needs the extra `training`")
 
-from tests.punc_helpers import write_folder  # noqa: E402
-from tests.training_helpers import options  # noqa: E402
+from punc_helpers import write_folder  # noqa: E402
+from training_helpers import options  # noqa: E402
+
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary  # noqa: E402
 from vermilion.errors import CheckpointError, OptionsError, TrainingError  # noqa: E402
 from vermilion.punc import PunctuationRestorer  # noqa: E402

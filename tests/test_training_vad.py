@@ -12,6 +12,7 @@ pytest.importorskip("accelerate", reason="training needs the extra `training`")
 from test_training_mixes import RATE, UNCHANGED, buzz, silence, write  # noqa: E402
 from tiny import write_aed  # noqa: E402
 from training_helpers import options  # noqa: E402
+
 from vermilion import PipelineOptions, load  # noqa: E402
 from vermilion.checkpoints.reader import read_checkpoint  # noqa: E402
 from vermilion.errors import CheckpointError, OptionsError, TrainingError  # noqa: E402
