@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from tiny import noise, randomise, write_aed, write_lid
 from torch.nn import functional as F
 
@@ -155,6 +156,8 @@ def test_threads():
     before = torch.get_num_threads()
     try:
         assert runtime.set_threads(1) == torch.get_num_threads() == 1
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert set(blas) <= {1}  # voice activity's numpy too
         assert runtime.set_threads() == runtime.usable_cores() >= 1
         with pytest.raises(OptionsError, match="negative"):
             runtime.set_threads(-1)
