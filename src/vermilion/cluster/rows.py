@@ -62,7 +62,7 @@ def failure_row(
 
 def alias(path: str, salt: str) -> str:
     """What stands for a path in redacted rows: the same for the same path; who has no salt cannot try paths out."""
-    return "sha256:" + hashlib.sha256(f"{salt}\0{path}".encode()).hexdigest()[:16]
+    return "sha256:" + hashlib.sha256(f"{salt}\0{path}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def nameless(utterance: Utterance, salt: str) -> Utterance:
@@ -82,7 +82,7 @@ def _redacted(found: Row, utterance: Utterance, salt: str) -> Row:
         return found
     path = Path(utterance.audio)
     # longest first, so that a folder does not break the path below it
-    whole = (path.absolute(), path.resolve())
+    whole = (path.absolute(), _resolved(path))
     folders = {str(parent) for start in whole for parent in start.parents if len(parent.parts) > _SHALLOW}
     names = {n for n in (utterance.audio, path.name, *map(str, whole), *folders) if len(n) > _SHORT}
     # what was said stays as it is; ids are `nameless` already, and are what the store knows an item by
@@ -95,6 +95,13 @@ def _redacted(found: Row, utterance: Utterance, salt: str) -> Row:
     if "audio_filepath" in hidden["manifest"]:
         hidden["manifest"] = {**hidden["manifest"], "audio_filepath": mark}
     return {key: free[key] if key in free else hidden[key] for key in found}
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, no path at all
+        return path.absolute()
 
 
 _SAID = ("text", "audio_filepath", "lang", "speaker")
@@ -122,5 +129,14 @@ def _replaced(value: Any, names: Iterable[str], mark: str, salt: str) -> Any:
 
 
 def line_of(found: Row) -> str:
-    """One line of JSON, without a line end."""
-    return json.dumps(found, ensure_ascii=False)
+    """One line of JSON, without a line end; numbers that JSON does not have (NaN in a manifest) become null."""
+    try:
+        return json.dumps(found, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        known = json.loads(json.dumps(found), parse_constant=lambda _: None)
+        return json.dumps(known, ensure_ascii=False)
+
+
+def bytes_of(text: str) -> bytes:
+    """UTF-8; what is no text (bytes of a file name that is not UTF-8) becomes a question mark."""
+    return text.encode("utf-8", "replace")

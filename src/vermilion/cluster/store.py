@@ -23,7 +23,7 @@ from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
 
-from vermilion.cluster.rows import Row, line_of
+from vermilion.cluster.rows import Row, bytes_of, line_of
 from vermilion.errors import FormatError, OptionsError
 
 Form = Literal["jsonl", "parquet"]
@@ -35,7 +35,7 @@ _PART = re.compile(r"part-(\d{6})\.(open|jsonl|parquet)$")
 
 def key_of(name: str) -> int:
     """What is remembered of a finished item: 64 bits of its id."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(bytes_of(name), digest_size=8).digest(), "little")
 
 
 class Store:
@@ -162,7 +162,7 @@ class Store:
 
     def _keep(self, file: IO[bytes], found: Row) -> None:
         try:
-            file.write(line_of(found).encode() + b"\n")
+            file.write(bytes_of(line_of(found)) + b"\n")
             file.flush()
         except OSError as error:
             raise FormatError(
