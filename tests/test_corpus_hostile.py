@@ -1,6 +1,8 @@
 """Corpus jobs meet manifests, disks and moments that nobody wishes for."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from corpus_helpers import write_rows
@@ -8,8 +10,9 @@ from corpus_helpers import write_rows
 from vermilion.cluster.corpus import Corpus
 from vermilion.cluster.provenance import Provenance
 from vermilion.cluster.store import Store, read_rows
+from vermilion.cluster.tables import rows_of, write_table
 from vermilion.cluster.workers import Done
-from vermilion.errors import ManifestError
+from vermilion.errors import FormatError, ManifestError
 from vermilion.manifests import iterate_manifest, read_manifest
 from vermilion.transcript import Transcript
 
@@ -65,3 +68,142 @@ def test_stretches_of_kaldi_that_run_to_the_end(tmp_path):
     (tmp_path / "segments").write_text("talk-1 talk 2.0 1.0\n")
     with pytest.raises(ManifestError, match="line 1: talk-1 ends before it begins"):
         list(iterate_manifest(tmp_path))
+
+
+ROWS = [{"id": f"i{n}", "text": "heard", "manifest": {}, "provenance": {}} for n in range(5)]
+
+
+def write_all(out, form):
+    """A job of five items in parts of two, one of which fails."""
+    store = Store(out, form, {}, rows_per_part=2)
+    for row in ROWS:
+        if row["id"] not in store:
+            (store.fail if row["id"] == "i3" else store.add)(row)
+    store.finish()
+
+
+def crashing(out, form, step):
+    """The same in a process that dies before its n-th change of the disk; whether it came so far."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = [step]
+
+    def counted(work):
+        def call(*given, **more):
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return work(*given, **more)
+
+        return call
+
+    def torn(row):
+        left[0] -= 2
+        text = json.dumps(row)
+        return text if left[0] > 0 else _Torn(text[: len(text) // 2])
+
+    class _Torn(str):
+        """Half a line; the process ends when it is written."""
+
+    def half(file, found):
+        line = torn(found)
+        file.write(line.encode() + (b"" if isinstance(line, _Torn) else b"\n"))
+        file.flush()
+        if isinstance(line, _Torn):
+            os._exit(9)
+
+    try:
+        for holder, name in ((os, "fsync"), (Path, "rename"), (Path, "unlink"), (Path, "open"), (Path, "mkdir")):
+            setattr(holder, name, counted(getattr(holder, name)))
+        keep = Store._keep
+        Store._keep = lambda self, file, found: (
+            half(file, found) if left[0] < 3 else (torn(found), keep(self, file, found))
+        )
+        write_all(out, form)
+        os._exit(0)
+    finally:
+        os._exit(1)  # an exception: nothing of pytest may run here
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_crash_between_any_two_changes_of_the_disk_loses_nothing(tmp_path, form):
+    pytest.importorskip("pyarrow")
+    step = 0
+    while crashing(tmp_path / str(step), form, step):
+        out = tmp_path / str(step)
+        crashing(out, form, step // 2)  # again, while it is put right
+        if (out / "parts").exists():
+            ids = [row["id"] for row in read_rows(out)]
+            assert len(ids) == len(set(ids))
+        write_all(out, form)
+        assert sorted(row["id"] for row in read_rows(out)) == [f"i{n}" for n in range(5) if n != 3]
+        assert (out / "failures.jsonl").read_text().count("\n") == 1
+        assert not [p for p in out.rglob("*") if p.suffix in (".tmp", ".open")]
+        step += 1
+    assert step > 30
+
+
+def test_a_disk_that_fills_while_a_part_is_sealed_is_said_and_the_folder_given_back(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    store = Store(tmp_path / "out", "jsonl", {}, rows_per_part=2)
+    store.add(ROWS[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("vermilion.cluster.store._write_whole", full)
+        with pytest.raises(FormatError, match="No space left on device; run the same command"):
+            store.add(ROWS[1])
+    store.close()
+    again = Store(tmp_path / "out", "jsonl", {}, rows_per_part=2)
+    assert again.rows == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FormatError, match="No space left"):
+            again.sync()
+    again.close()
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "out/.lock"))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(FormatError, match="cannot write to .*Permission denied"):
+        Store(tmp_path / "out", "jsonl", {})
+
+
+def test_the_open_part_is_cleared_away_while_the_folder_is_still_ours(tmp_path, monkeypatch):
+    store = Store(tmp_path / "out", "jsonl", {})
+    store.add(ROWS[0])
+    left = []
+    release = store._lock.release
+    monkeypatch.setattr(store._lock, "release", lambda: (left.extend(store.parts.glob("*.open")), release()))
+    store.finish()
+    assert left == []
+
+
+def test_parts_that_were_carried_off_do_not_come_twice(tmp_path):
+    store = Store(tmp_path / "out", "jsonl", {}, rows_per_part=2)
+    for row in ROWS[:3]:
+        store.add(row)
+    store.close()
+    (tmp_path / "out/parts/part-000000.jsonl").unlink()  # its ids stay
+    write_all(tmp_path / "out", "jsonl")
+    ids = [row["id"] for row in read_rows(tmp_path / "out")]
+    assert len(ids) == len(set(ids))
+
+
+def test_parquet_is_written_in_groups_that_fit_the_memory(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("vermilion.cluster.tables._GROUP", 500)
+    long = {"id": "x", "text": "word " * 100, "dur_s": 1, "sentences": [], "flags": ["a"], "events": []}
+    write_table([long, {"id": "y"}, long], tmp_path / "a.parquet")
+    found = parquet.ParquetFile(tmp_path / "a.parquet")
+    assert (found.num_row_groups, found.metadata.num_rows) == (2, 3)
+    write_table([{"id": "z"}], tmp_path / "b.parquet")
+    assert (
+        found.schema_arrow == parquet.ParquetFile(tmp_path / "b.parquet").schema_arrow
+    )  # also of columns without values
+    assert [row["id"] for row in rows_of(tmp_path / "a.parquet")] == ["x", "y", "x"]
