@@ -2,18 +2,19 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
-from corpus_helpers import write_rows
+from corpus_helpers import Messy, Slow, make_corpus, write_rows
 
-from vermilion.cluster.corpus import Corpus
+from vermilion.cluster.corpus import Corpus, CorpusOptions, run_corpus
 from vermilion.cluster.provenance import Provenance
 from vermilion.cluster.store import Store, read_rows
 from vermilion.cluster.tables import rows_of, write_table
-from vermilion.cluster.workers import Done
-from vermilion.errors import FormatError, ManifestError
-from vermilion.manifests import iterate_manifest, read_manifest
+from vermilion.cluster.workers import Decoder, Done, WorkerOptions
+from vermilion.errors import AudioError, FormatError, ManifestError
+from vermilion.manifests import Utterance, iterate_manifest, read_manifest
 from vermilion.transcript import Transcript
 
 GOOD = b'{"audio_filepath": "good.wav", "id": "good"}\n'
@@ -207,3 +208,38 @@ def test_parquet_is_written_in_groups_that_fit_the_memory(tmp_path, monkeypatch)
         found.schema_arrow == parquet.ParquetFile(tmp_path / "b.parquet").schema_arrow
     )  # also of columns without values
     assert [row["id"] for row in rows_of(tmp_path / "a.parquet")] == ["x", "y", "x"]
+
+
+def job(manifest, out, build, **more):
+    chosen = CorpusOptions(workers=WorkerOptions(**{"chunk": 2, "patience": 60.0, **more}))
+    found = run_corpus(manifest, out, build, lambda _: Provenance(), chosen)
+    return found, {row["id"]: row for row in read_rows(out)}
+
+
+def test_workers_leave_no_samples_behind_and_ignore_what_is_the_parents(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    manifest = make_corpus(tmp_path / "in", 4)
+    found, rows = job(manifest, tmp_path / "out", Messy(str(tmp_path), "item-00001"))
+    assert (found.done, found.failed, len(rows)) == (4, 0, 4)
+    assert (tmp_path / "died").exists()
+    assert [p.name for p in (tmp_path / "temporary").iterdir() if p.name.startswith("vermilion")] == []
+
+
+def test_a_worker_that_dies_while_it_loads_its_models_is_started_again(tmp_path):
+    manifest = make_corpus(tmp_path / "in", 3)
+    found, rows = job(manifest, tmp_path / "out", Slow(str(tmp_path)))
+    assert (found.done, len(rows)) == (3, 3)
+    assert (tmp_path / "third").exists()
+
+
+def test_a_system_that_refuses_says_why(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("vermilion.cluster.workers.decode", refuse)
+    make_corpus(tmp_path, 1)
+    found = Decoder([Utterance("a", str(tmp_path / "clip00000.wav"))], WorkerOptions(), tmp_path, "mix")(0)
+    assert isinstance(found, AudioError)
+    assert "Too many open files" in str(found)
