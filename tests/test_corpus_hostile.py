@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 from corpus_helpers import Messy, Slow, make_corpus, write_rows
+from tiny import write_aed
 
+from vermilion.asr import calibration
 from vermilion.cluster.corpus import Corpus, CorpusOptions, run_corpus
-from vermilion.cluster.provenance import Provenance
+from vermilion.cluster.provenance import Provenance, provenance
 from vermilion.cluster.store import Store, read_rows
 from vermilion.cluster.tables import rows_of, write_table
 from vermilion.cluster.workers import Decoder, Done, WorkerOptions
 from vermilion.errors import AudioError, FormatError, ManifestError
 from vermilion.manifests import Utterance, iterate_manifest, read_manifest
+from vermilion.pipeline import PipelineOptions
 from vermilion.transcript import Transcript
 
 GOOD = b'{"audio_filepath": "good.wav", "id": "good"}\n'
@@ -243,3 +246,28 @@ def test_a_system_that_refuses_says_why(tmp_path, monkeypatch):
     found = Decoder([Utterance("a", str(tmp_path / "clip00000.wav"))], WorkerOptions(), tmp_path, "mix")(0)
     assert isinstance(found, AudioError)
     assert "Too many open files" in str(found)
+
+
+def test_redacted_ids_do_not_depend_on_how_the_manifest_is_called(tmp_path, monkeypatch):
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": "secret-talk.wav", "session": "secret-talk"}])
+    through(tmp_path / "m.jsonl", tmp_path / "out", redact=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.jsonl", "../" + tmp_path.name + "/m.jsonl"):
+        [row], _ = through(Path(name), tmp_path / "out", redact=True)
+    assert "secret" not in json.dumps(row)
+
+
+def test_provenance_names_all_that_changes_rows(tmp_path):
+    write_aed(tmp_path / "FireRedASR2-AED")
+    names = {"asr": "FireRedASR2-AED"}
+    plain = provenance(names, tmp_path, PipelineOptions())
+    assert provenance(names, tmp_path, PipelineOptions(), punctuation_max_length=20).fingerprint != plain.fingerprint
+    (tmp_path / "FireRedASR2-AED" / calibration.FILE).write_text("{}")
+    calibrated = provenance(names, tmp_path, PipelineOptions())
+    assert len(calibrated.models["asr"]["calibration_sha256"]) == 64
+    assert calibrated.models["asr"]["sha256"] == plain.models["asr"]["sha256"]
+    assert provenance(names, tmp_path, PipelineOptions(calibration=False)).models == plain.models
+    assert provenance({"asr": "FireRedASR2-LLM"}, tmp_path, PipelineOptions()).models["aligner"] == {
+        "name": "FireRedASR2-AED",
+        "sha256": plain.models["asr"]["sha256"],
+    }
