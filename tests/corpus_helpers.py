@@ -104,3 +104,43 @@ def make_corpus(folder, count, seconds=0.5, rate=16000):
 
 def write_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@dataclass(frozen=True)
+class Messy:
+    """Leaves a file in the worker's folder, is sent SIGTERM, and dies once at the recording called `dies`."""
+
+    marks: str
+    dies: str = ""
+
+    def __call__(self):
+        real, marks = workers.decoded, Path(self.marks)
+
+        def decoded(item, options, folder, *more):
+            (folder / "item-1.0").write_bytes(b"samples")
+            if item.id == self.dies and not (marks / "died").exists():
+                (marks / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return real(item, options, folder, *more)
+
+        workers.decoded = decoded
+        return Calm()()
+
+
+@dataclass(frozen=True)
+class Slow:
+    """The first process loads and dies at its work; the second dies while it loads."""
+
+    marks: str
+
+    def __call__(self):
+        for mark in ("first", "second", "third"):
+            try:
+                (Path(self.marks) / mark).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            if mark == "second":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return Touchy(dies=0 if mark == "first" else 99)()
+        return Calm()()

@@ -164,13 +164,13 @@ def test_a_crash_a_hang_and_a_bad_file_cost_themselves_alone(tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"RIFF nonsense")
     rows_in += [{"audio_filepath": "bad.wav", "id": "bad"}, {"audio_filepath": "none.wav", "id": "none"}]
     write_rows(tmp_path / "m.jsonl", rows_in)
-    found = run(tmp_path / "m.jsonl", tmp_path / "out", Touchy(), options(chunk=8, patience=4.0))
+    found = run(tmp_path / "m.jsonl", tmp_path / "out", Touchy(), options(chunk=8, patience=8.0))
     assert [row["id"] for row in rows(tmp_path / "out")] == ["i0", "i2", "i4", "i5"]
     bad = failures(tmp_path / "out")
     assert found.failed == len(bad) == 4
     assert (bad["i1"]["error"], bad["i1"]["attempts"]) == ("WorkerDied", 2)
     assert "SIGSEGV" in bad["i1"]["message"]
-    assert "said nothing for 4 s" in bad["i3"]["message"]
+    assert "said nothing for 8 s" in bad["i3"]["message"]
     assert bad["bad"]["error"] == bad["none"]["error"] == "AudioError"
 
 

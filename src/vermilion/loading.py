@@ -255,7 +255,7 @@ class Builder:
         if llm.url:
             engine: HttpEngine | OfflineEngine = HttpEngine(llm.url, api_key=os.environ.get(VLLM_KEY))
         else:
-            path = self._vllm_folder()
+            path = self.vllm_folder()
             if path is None:
                 raise CheckpointError(
                     "FireRedASR2-LLM is not present in vLLM's layout: make it with "
@@ -266,7 +266,7 @@ class Builder:
         runtime = Runtime.of(self.options.device, precision)
         return VllmRecognizer(engine, load_aligner(aed, runtime, None) if aed is not None else None)
 
-    def _vllm_folder(self) -> Path | None:
+    def vllm_folder(self) -> Path | None:
         """What `vermilion convert --to vllm` made: in the caller's folder, or beside the published model."""
         published = self.find("fireredasr2-llm")
         places = [self.folder, self.folder / VLLM_FOLDER] if self.folder is not None else []

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KALDI_WAVES = "wav.scp"
 BYTES = "audio_bytes"
 """key of [first byte, how many]: the recording is that part of its file, a member of a tar, say"""
+_LONGEST = 1e9
+"""seconds; far above any recording"""
 _LARGEST_PART = 1 << 30
 """bytes; far above any utterance"""
 _NAMES = {
@@ -145,7 +147,7 @@ def iterate_manifest(
     if file.name == KALDI_WAVES or file.suffix == ".scp":
         yield from _kaldi(file)
         return
-    for number, line in enumerate(_lines(file), 1):
+    for number, line in enumerate(_lines(file, "surrogateescape"), 1):
         if not line.strip():
             continue
         try:
@@ -191,25 +193,28 @@ def _relative(audio: str, folder: Path) -> str:
     return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
 
-def _lines(file: Path) -> Iterator[str]:
+def _lines(file: Path, errors: str = "strict") -> Iterator[str]:
     try:
-        with _open(file) as lines:
+        with _open(file, errors) as lines:
             yield from lines
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise ManifestError(f"cannot read the manifest {file}: {error}") from error
 
 
-def _open(file: Path) -> IO[str]:
+def _open(file: Path, errors: str) -> IO[str]:
     if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig")
-    return file.open(encoding="utf-8-sig")
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors=errors)
+    return file.open(encoding="utf-8-sig", errors=errors)
 
 
 def _entry(file: Path, number: int, line: str) -> Utterance:
     where = f"{file}, line {number}"
     try:
+        line.encode()
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{where} is no UTF-8 text") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no JSONDecodeError
         raise ManifestError(f"{where} is no JSON: {error}") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{where} is no JSON object")
@@ -246,11 +251,13 @@ def from_row(row: dict[str, Any], folder: Path, where: str) -> Utterance:
 
 def _checked(name: str, value: Any, where: str) -> Any:
     if name in ("offset", "duration"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LONGEST:
             raise ManifestError(f"{where}: {name} is {value!r} where seconds are expected")
         return float(value)
     if not isinstance(value, str) and not (name in ("id", "speaker") and isinstance(value, int)):
         raise ManifestError(f"{where}: {name} is {value!r} where a text is expected")
+    if name == "audio" and "\0" in str(value):
+        raise ManifestError(f"{where}: {value!r} is no path")
     return str(value)
 
 
@@ -297,4 +304,6 @@ def _segments(file: Path, paths: dict[str, str]) -> Iterator[tuple[str, str, flo
             raise ManifestError(f"{file}, line {number}: expected 'utterance recording start end'") from error
         if recording not in paths:
             raise ManifestError(f"{file}, line {number}: {recording} is not in {KALDI_WAVES}")
-        yield name, recording, first, last - first
+        if last != -1 and last < first:
+            raise ManifestError(f"{file}, line {number}: {name} ends before it begins")
+        yield name, recording, first, None if last == -1 else last - first  # -1: to the end

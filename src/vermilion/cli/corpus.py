@@ -62,7 +62,7 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
 
     def origin(names: dict[str, str]) -> Provenance:
         terminal.answered(names)
-        return provenance(names, build.models, build.options, build.vad)
+        return provenance(names, build.models, build.options, build.vad, build.punctuation_max_length)
 
     workers, build = shared_out(corpus.workers, build)
     if corpus.engine == "ray":

@@ -185,7 +185,8 @@ class Corpus:
         again = replace(item, id=f"{item.id} (again: {item.audio} {item.offset:g})")
         if self.redact:
             again = replace(item, id=f"{item.id} (again)")
-        self._note(again, ManifestError("the id stands in the manifest twice; the first line was taken"))
+        what = "the id stands in the manifest twice; the first line was taken: give each an `id` of its own"
+        self._note(again, ManifestError(what))
 
     def _note(self, utterance: Utterance, error: VermilionError) -> None:
         if utterance.id not in self.store:

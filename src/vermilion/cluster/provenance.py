@@ -30,6 +30,8 @@ ENTRIES = {
     "Whisper-base": "Whisper-base",
 }
 """what modules call themselves → the catalogue's models"""
+LLM, VLLM = "FireRedASR2-LLM", "FireRedASR2-LLM (vLLM)"
+CALIBRATION = "calibration.json"
 _BLOCK = 1 << 20
 
 
@@ -57,7 +59,11 @@ class Provenance:
 
 
 def provenance(
-    names: Mapping[str, str], models: str | Path | None, options: PipelineOptions, vad: VadOptions | None = None
+    names: Mapping[str, str],
+    models: str | Path | None,
+    options: PipelineOptions,
+    vad: VadOptions | None = None,
+    punctuation_max_length: int = -1,
 ) -> Provenance:
     """Say which files answer for the stages of a pipeline.
 
@@ -66,26 +72,59 @@ def provenance(
         models: what `load` was given.
         options: of the pipeline.
         vad: of voice activity.
+        punctuation_max_length: of `load`.
 
     Raises:
         CheckpointError: a model file cannot be read.
     """
-    found = {stage: {"name": name} | _hash_of(name, models) for stage, name in names.items()}
+    found = {stage: {"name": name} | _hashes_of(stage, name, models, options) for stage, name in names.items()}
+    if names.get("asr") in (
+        LLM,
+        VLLM,
+    ):  # word times come from the CTC head of the other recogniser, where it is present
+        aligner = _hash_of("FireRedASR2-AED", models)
+        found |= {"aligner": {"name": "FireRedASR2-AED"} | aligner} if aligner else {}
     # the number of threads and the size of windows change no row
     kept = {k: v for k, v in asdict(options).items() if k not in ("threads", "window_seconds", "batch_seconds")}
-    return Provenance(found, json.loads(json.dumps(kept | {"vad_options": asdict(vad) if vad else {}}, default=str)))
+    kept |= {"vad_options": asdict(vad) if vad else {}, "punctuation_max_length": punctuation_max_length}
+    return Provenance(found, json.loads(json.dumps(kept, default=str)))
+
+
+def _hashes_of(stage: str, name: str, models: str | Path | None, options: PipelineOptions) -> dict[str, str]:
+    """Hashes of a model's files, and of its calibration where that is applied."""
+    if name == VLLM:
+        return _hash_for_vllm(models, options)
+    found = _hash_of(name, models)
+    path = _path_of(name, models) if options.calibration and stage in ("asr", "fallback") else None
+    file = path / CALIBRATION if path is not None else None
+    if file is not None and file.is_file():
+        found["calibration_sha256"] = _content(file)
+    return found
+
+
+def _hash_for_vllm(models: str | Path | None, options: PipelineOptions) -> dict[str, str]:
+    """What a server of vLLM has loaded is not known here."""
+    from vermilion.loading import Builder
+
+    folder = None if options.llm.url else Builder(models, options).vllm_folder()
+    if folder is None:
+        return {}
+    return {"sha256": hash_files(sorted(p for p in folder.iterdir() if p.is_file()))}
 
 
 def _hash_of(name: str, models: str | Path | None) -> dict[str, str]:
+    path = _path_of(name, models)
+    return {"sha256": hash_files(_files(path, catalogue.entry(ENTRIES[name])))} if path is not None else {}
+
+
+def _path_of(name: str, models: str | Path | None) -> Path | None:
     if name not in ENTRIES:
-        return {}
+        return None
     from vermilion.loading import Builder
 
     entry = catalogue.entry(ENTRIES[name])
     path = Builder(models).find(entry.name)
-    if path is None and entry.packages:
-        path = catalogue.find(entry.name)
-    return {"sha256": hash_files(_files(path, entry))} if path is not None else {}
+    return catalogue.find(entry.name) if path is None and entry.packages else path
 
 
 def _files(path: Path, entry: catalogue.ModelEntry) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -62,7 +63,13 @@ def failure_row(
 
 def alias(path: str, salt: str) -> str:
     """What stands for a path in redacted rows: the same for the same path; who has no salt cannot try paths out."""
-    return "sha256:" + hashlib.sha256(f"{salt}\0{path}".encode()).hexdigest()[:16]
+    return "sha256:" + hashlib.sha256(f"{salt}\0{path}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _mark(utterance: Utterance, salt: str) -> str:
+    """What stands for its recording, from whichever folder the command was given."""
+    audio = utterance.audio
+    return alias(audio if "://" in audio else os.path.abspath(audio), salt)  # noqa: PTH100 - without ".." and links kept
 
 
 def nameless(utterance: Utterance, salt: str) -> Utterance:
@@ -72,7 +79,7 @@ def nameless(utterance: Utterance, salt: str) -> Utterance:
         return replace(utterance, id=alias(utterance.id, salt))
     for name in (path.name, path.stem):
         if name and (utterance.id.startswith(name) or (len(name) > _SHORT and name in utterance.id)):
-            return replace(utterance, id=utterance.id.replace(name, alias(utterance.audio, salt)))
+            return replace(utterance, id=utterance.id.replace(name, _mark(utterance, salt)))
     return utterance
 
 
@@ -82,14 +89,15 @@ def _redacted(found: Row, utterance: Utterance, salt: str) -> Row:
         return found
     path = Path(utterance.audio)
     # longest first, so that a folder does not break the path below it
-    whole = (path.absolute(), path.resolve())
+    whole = (path.absolute(), _resolved(path))
     folders = {str(parent) for start in whole for parent in start.parents if len(parent.parts) > _SHALLOW}
     names = {n for n in (utterance.audio, path.name, *map(str, whole), *folders) if len(n) > _SHORT}
     # what was said stays as it is; ids are `nameless` already, and are what the store knows an item by
     free = {k: v for k, v in found.items() if k in ("id", "uttid", "text", "sentences", "words")}
-    mark = alias(utterance.audio, salt) if utterance.audio else ""
+    mark = _mark(utterance, salt) if utterance.audio else ""
     rest = {k: v for k, v in found.items() if k not in free}
-    rest["manifest"] = {k: v if k in _SAID else _hidden(v, salt) for k, v in found["manifest"].items()}
+    stem = path.stem if len(path.stem) > _SHORT else ""
+    rest["manifest"] = {k: v if k in _SAID else _hidden(v, salt, stem, mark) for k, v in found["manifest"].items()}
     hidden = _replaced(rest, sorted(names, key=len, reverse=True), mark, salt)
     hidden["wav_path"] = mark
     if "audio_filepath" in hidden["manifest"]:
@@ -97,16 +105,25 @@ def _redacted(found: Row, utterance: Utterance, salt: str) -> Row:
     return {key: free[key] if key in free else hidden[key] for key in found}
 
 
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, no path at all
+        return path.absolute()
+
+
 _SAID = ("text", "audio_filepath", "lang", "speaker")
 
 
-def _hidden(value: Any, salt: str) -> Any:
-    """A value of a manifest's own keys; one that may be a relative path is taken for one."""
+def _hidden(value: Any, salt: str, stem: str, mark: str) -> Any:
+    """A value of a manifest's own keys; one that may be a relative path is taken for one, the file's name goes too."""
     if isinstance(value, str):
-        return alias(value, salt) if "/" in value or "\\" in value else value
+        if "/" in value or "\\" in value:
+            return alias(value, salt)
+        return value.replace(stem, mark) if stem else value
     if isinstance(value, dict):
-        return {key: _hidden(inner, salt) for key, inner in value.items()}
-    return [_hidden(inner, salt) for inner in value] if isinstance(value, list) else value
+        return {key: _hidden(inner, salt, stem, mark) for key, inner in value.items()}
+    return [_hidden(inner, salt, stem, mark) for inner in value] if isinstance(value, list) else value
 
 
 def _replaced(value: Any, names: Iterable[str], mark: str, salt: str) -> Any:
@@ -122,5 +139,14 @@ def _replaced(value: Any, names: Iterable[str], mark: str, salt: str) -> Any:
 
 
 def line_of(found: Row) -> str:
-    """One line of JSON, without a line end."""
-    return json.dumps(found, ensure_ascii=False)
+    """One line of JSON, without a line end; numbers that JSON does not have (NaN in a manifest) become null."""
+    try:
+        return json.dumps(found, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        known = json.loads(json.dumps(found), parse_constant=lambda _: None)
+        return json.dumps(known, ensure_ascii=False)
+
+
+def bytes_of(text: str) -> bytes:
+    """UTF-8; what is no text (bytes of a file name that is not UTF-8) becomes a question mark."""
+    return text.encode("utf-8", "replace")

@@ -17,25 +17,35 @@ import secrets
 import time
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from filelock import FileLock, Timeout
 
-from vermilion.cluster.rows import Row, line_of
+from vermilion.cluster.rows import Row, bytes_of, line_of
 from vermilion.errors import FormatError, OptionsError
 
 Form = Literal["jsonl", "parquet"]
 FAILURES, RUN, PARTS, LOCK, SALT = "failures.jsonl", "run.json", "parts", ".lock", ".salt"
 _SYNC_SECONDS = 1.0
 """a crash of the whole machine (not of the program) costs at most what was finished in this time"""
-_PART = re.compile(r"part-(\d{6})\.(open|jsonl|parquet)$")
+_PART = re.compile(r"part-(\d{6,})\.(open|jsonl|parquet)$")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the system says about a disk or a folder, in our words."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else error.strerror or error
+        raise FormatError(f"cannot write to {folder}: {what}; run the same command when that is put right") from error
 
 
 def key_of(name: str) -> int:
     """What is remembered of a finished item: 64 bits of its id."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(bytes_of(name), digest_size=8).digest(), "little")
 
 
 class Store:
@@ -56,23 +66,22 @@ class Store:
         """
         self.folder, self.form, self.rows_per_part = folder, form, rows_per_part
         self.parts = folder / PARTS
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FormatError(f"cannot write to {folder}: {error}") from error
         self._lock = FileLock(folder / LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OptionsError(f"another process is writing to {folder}; wait for it or name another folder") from error
-        try:
-            self._check(dict(settings))
-            self.done: set[int] = set()
-            self.rows = self.failures = 0
-            self._recover()
-        except BaseException:
-            self._lock.release()
-            raise
+        with _writing(folder):
+            self.parts.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                what = f"another process is writing to {folder}; wait for it or name another folder"
+                raise OptionsError(what) from error
+            try:
+                self._check(dict(settings))
+                self.done: set[int] = set()
+                self.rows = self.failures = 0
+                self._recover()
+            except BaseException:
+                self._lock.release()
+                raise
 
     # ---- beginning
 
@@ -101,11 +110,13 @@ class Store:
         self._number = 0
         for number, forms in sorted(numbers.items()):
             sealed = forms - {"open"}
-            if sealed:
-                if "open" in forms:
-                    self._path(number, "open").unlink()
-                self.rows += self._know(number, sealed.pop())
-                self._number = number + 1
+            if not sealed:
+                self._number = number  # parts before it may have been carried off
+                continue
+            if "open" in forms:
+                self._path(number, "open").unlink()
+            self.rows += self._know(number, sealed.pop())
+            self._number = number + 1
         self._open_part()
         self._failed = (self.folder / FAILURES).open("ab")
         for name in _ids(_mended(self.folder / FAILURES)):
@@ -137,8 +148,9 @@ class Store:
         """Of this folder's hashes of paths: made once, kept beside the rows, not for those who get the rows."""
         place = self.folder / SALT
         if not place.exists():
-            _write_whole(place, secrets.token_hex(16))
-            place.chmod(0o600)
+            with _writing(self.folder):
+                _write_whole(place, secrets.token_hex(16))
+                place.chmod(0o600)
         return place.read_text(encoding="utf-8")
 
     # ---- work
@@ -161,21 +173,18 @@ class Store:
         self.failures += 1
 
     def _keep(self, file: IO[bytes], found: Row) -> None:
-        try:
-            file.write(line_of(found).encode() + b"\n")
+        with _writing(self.folder):
+            file.write(bytes_of(line_of(found)) + b"\n")
             file.flush()
-        except OSError as error:
-            raise FormatError(
-                f"cannot write to {self.folder}: {error.strerror or error}; run the same command when that is put right"
-            ) from error
         self.done.add(key_of(found["id"]))
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
         """Bring everything to the disk."""
-        for file in (self._part, self._failed):
-            os.fsync(file.fileno())
+        with _writing(self.folder):
+            for file in (self._part, self._failed):
+                os.fsync(file.fileno())
         self._synced = time.monotonic()
 
     def seal(self) -> None:
@@ -183,6 +192,10 @@ class Store:
         if not len(self._keys):
             return
         self.sync()
+        with _writing(self.folder):
+            self._seal()
+
+    def _seal(self) -> None:
         self._part.close()
         number, path = self._number, self._path(self._number, "open")
         _write_whole(self._path(number, "ids"), self._keys.tobytes())
@@ -192,7 +205,8 @@ class Store:
             fresh = self._path(number, "parquet.tmp")
             from vermilion.cluster.tables import write_table
 
-            write_table((json.loads(line) for line in path.read_bytes().splitlines()), fresh)
+            with path.open("rb") as lines:
+                write_table(map(json.loads, lines), fresh)
             fresh.rename(self._path(number, "parquet"))
             path.unlink()
         _sync_folder(self.parts)
@@ -201,10 +215,11 @@ class Store:
 
     def close(self) -> None:
         """Give the folder back; what is open stays open for the next run."""
-        if self._part.closed:
+        if not self._lock.is_locked:
             return
         try:
-            self.sync()
+            if not self._part.closed:
+                self.sync()
         finally:
             for file in (self._part, self._failed):
                 with suppress(OSError):  # a full disk: the row that is lost is done again
@@ -214,15 +229,16 @@ class Store:
     def finish(self) -> None:
         """Seal the last part: all items are through."""
         self.seal()
+        self._path(self._number, "open").unlink(missing_ok=True)  # while the folder is ours
         self.close()
-        self._path(self._number, "open").unlink(missing_ok=True)
 
     def retry_failures(self) -> int:
         """Forget the items that failed, so that they are tried again; how many they were."""
         self._failed.close()
         names = list(_ids(self.folder / FAILURES))
-        _write_whole(self.folder / FAILURES, b"")
-        self._failed = (self.folder / FAILURES).open("ab")
+        with _writing(self.folder):
+            _write_whole(self.folder / FAILURES, b"")
+            self._failed = (self.folder / FAILURES).open("ab")
         self.done.difference_update(key_of(name) for name in names)
         self.failures = 0
         return len(names)
@@ -232,21 +248,27 @@ class Store:
 
 
 def read_rows(folder: str | Path) -> Iterator[Row]:
-    """All finished rows of an output folder, sealed or not, part by part.
+    """All finished rows of an output folder, sealed or not, part by part; a job may be writing to it.
 
     Raises:
         FormatError: a part cannot be read.
     """
     for path in sorted((Path(folder) / PARTS).iterdir()):
         match = _PART.match(path.name)
-        if match is None:
+        if match is None or (match[2] == "open" and _is_sealed(path)):
             continue
         if match[2] == "parquet":
             from vermilion.cluster.tables import rows_of
 
             yield from rows_of(path)
         else:
-            yield from (json.loads(line) for line in path.read_bytes().splitlines())
+            with path.open("rb") as lines:
+                yield from (json.loads(line) for line in lines if line.endswith(b"\n"))  # else in the making
+
+
+def _is_sealed(path: Path) -> bool:
+    """Tell whether a kill left an open part beside its sealed form."""
+    return any(path.with_suffix(f".{form}").exists() for form in ("jsonl", "parquet"))
 
 
 def part_ids(path: Path) -> Iterator[str]:

@@ -13,6 +13,10 @@ from vermilion.errors import MissingDependencyError
 
 AS_JSON = ("manifest", "provenance", "failures", "models")
 """columns without a fixed shape"""
+_GROUP = 32 << 20
+"""characters of JSON in a row group"""
+_BATCH = 256
+"""rows that are read at once"""
 
 
 def arrow() -> Any:
@@ -63,15 +67,30 @@ def write_table(rows: Iterable[Row], target: Path) -> None:
         MissingDependencyError: pyarrow is not installed.
     """
     pa = arrow()
-    table = pa.Table.from_pylist([_columns(row) for row in rows], schema=schema())
-    pa.parquet.write_table(table, target, compression="zstd")
+    with pa.parquet.ParquetWriter(target, schema(), compression="zstd") as writer:
+        for group in _groups(map(_columns, rows)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema()))
     with target.open("rb+") as file:
         os.fsync(file.fileno())
 
 
+def _groups(columns: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows that are in memory together: transcripts of long recordings have megabytes."""
+    group: list[dict[str, Any]] = []
+    size = 0
+    for found in columns:
+        group.append(found)
+        size += len(found["row"])
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 def rows_of(path: Path) -> Iterator[Row]:
     """The rows that a file of `write_table` was made of."""
-    for batch in arrow().parquet.ParquetFile(path).iter_batches(columns=["row"]):
+    for batch in arrow().parquet.ParquetFile(path).iter_batches(_BATCH, columns=["row"]):
         yield from (json.loads(text) for text in batch.column(0).to_pylist())
 
 
@@ -82,7 +101,7 @@ def ids_of(path: Path) -> Iterator[str]:
 
 
 def _columns(row: Row) -> dict[str, Any]:
-    known = {name: row.get(name) for name in schema().names if name in row and name not in AS_JSON}
+    known = {name: value for name, value in row.items() if name not in AS_JSON}
     return {**known, **{name: _json(row[name]) for name in AS_JSON if name in row}, "row": _json(row)}
 
 

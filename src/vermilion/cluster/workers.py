@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
+import shutil
 import signal
 import tempfile
 import time
@@ -11,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -34,7 +37,13 @@ if TYPE_CHECKING:
 Result = Transcript | Failure
 ALONE = 2
 """how often an item is tried at most: with others, then alone"""
+_STARTS = 3
+"""how often a worker may end while it loads its models, where others could load theirs"""
 _POLL = 0.2
+_PARENTS = (signal.SIGINT, signal.SIGTERM)
+"""signals that a terminal or a batch system sends to all processes of a job; here the parent handles them"""
+_SAMPLES = "vermilion-corpus-"
+"""what the folders of workers for decoded recordings are called; the rest is the name of their process"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,10 @@ class WorkerPool:
         self.models: dict[str, str] = {}
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
+        self._starts = 0
+        """how often in turn a worker ended while it loaded its models"""
+        self._token = secrets.token_hex(8)
+        """in the names of the workers' folders: one that is killed cannot clear up"""
 
     def __enter__(self) -> WorkerPool:
         """Start the workers; returns when the first has its models.
@@ -128,6 +141,12 @@ class WorkerPool:
         for worker in self._workers:
             worker.process.join()
         self._workers = []
+        self._clear()
+
+    def _clear(self, number: str = "*") -> None:
+        """Remove what killed workers have left of decoded recordings."""
+        for folder in Path(tempfile.gettempdir()).glob(f"{_SAMPLES}{self._token}-{number}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def run(self, utterances: Iterator[Utterance], stopped: Callable[[], bool] = lambda: False) -> Iterator[Done]:
         """Transcribe items; at most a chunk per worker is read ahead.
@@ -164,6 +183,7 @@ class WorkerPool:
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=main, args=(theirs, self.build, self.options, number))
+        process.name = f"{_SAMPLES}{self._token}-{number}-"
         with _deaf():
             process.start()
         theirs.close()
@@ -193,9 +213,15 @@ class WorkerPool:
             said = worker.connection.recv()
         except (EOFError, OSError) as error:
             worker.process.join()
+            if self.models and self._starts < _STARTS:  # others live: the machine may have been short of memory
+                self._starts += 1
+                worker.connection.close()
+                self._workers[self._workers.index(worker)] = self._start(self._workers.index(worker))
+                return
             raise ModelError(f"a worker ended while it loaded its models ({_end_of(worker.process)})") from error
         if isinstance(said, VermilionError):
             raise said
+        self._starts = 0
         self.models, worker.ready, worker.heard = said, True, time.monotonic()
 
     def _listen(self, worker: _Worker, suspects: deque[_Work]) -> Iterator[Done]:
@@ -230,6 +256,7 @@ class WorkerPool:
         """A worker has gone: what it had in hand is tried again item by item; an item that is alone is guilty."""
         worker.connection.close()
         number = self._workers.index(worker)
+        self._clear(str(number))
         self._workers[number] = self._start(number)
         attempt = worker.work.attempt if worker.work else 1
         if attempt >= ALONE:
@@ -242,11 +269,12 @@ class WorkerPool:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """A process that is started in here never hears Ctrl-C: it is the parent's to handle, who hears it after."""
+    """A process that is started in here hears neither Ctrl-C nor SIGTERM: the parent handles them, after it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # else it is started along, and lets the signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
     try:
         yield
     finally:
@@ -266,7 +294,8 @@ def _end_of(process: SpawnProcess) -> str:
 
 def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerOptions, number: int = 0) -> None:
     """Build the pipeline, then answer chunks until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number_of_signal in _PARENTS:
+        signal.signal(number_of_signal, signal.SIG_IGN)
     _limit(options)
     own_gpu(options.gpus, number)
     try:
@@ -278,7 +307,10 @@ def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerO
         connection.send(ModelError(f"the models cannot be loaded: {error}"))
         return
     connection.send(pipeline.models())
-    with tempfile.TemporaryDirectory(prefix="vermilion-corpus-") as folder, suppress(EOFError, OSError):
+    with (
+        tempfile.TemporaryDirectory(prefix=multiprocessing.current_process().name) as folder,
+        suppress(EOFError, OSError),
+    ):
         while (items := connection.recv()) is not None:
             for answer in transcribe(pipeline, items, Decoder(items, options, Path(folder), pipeline.options.channels)):
                 connection.send(answer)
@@ -313,10 +345,13 @@ class Decoder:
 
     def __call__(self, index: int) -> list[Recording] | VermilionError:
         """The recordings of an item, or why there are none."""
+        item = self.items[index]
         try:
-            return decoded(self.items[index], self.options, self.folder, self.channels)
+            return decoded(item, self.options, self.folder, self.channels)
         except VermilionError as error:
             return error
+        except OSError as error:  # of the folder for samples, or of the system's limits
+            return AudioError(f"cannot read {item.audio}: {error.strerror or error}")
 
 
 def transcribe(
