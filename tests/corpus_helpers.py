@@ -12,6 +12,7 @@ import soundfile
 
 from vermilion.audio.isolation import DecoderDied
 from vermilion.cluster import workers
+from vermilion.errors import ModelError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
 
@@ -78,6 +79,19 @@ class Undecodable:
 
         workers.decode = decode  # this is a worker process: nobody else has this module
         return Calm()()
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """Cannot recognise recordings of a second or more."""
+
+    def __call__(self):
+        def answer(samples):
+            if len(samples) >= 16000:
+                raise ModelError("no answer for this segment")
+            return "heard"
+
+        return Pipeline(FakeDetector(), FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions())
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-from corpus_helpers import Calm, Touchy, Unable, Undecodable, make_corpus, write_rows
+from corpus_helpers import Calm, Faulty, Touchy, Unable, Undecodable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
 from vermilion.audio.isolation import DecoderDied
 from vermilion.cli import main
-from vermilion.cli.corpus import Size, described
+from vermilion.cli.corpus import Lines, Size, described, ended
 from vermilion.cluster.corpus import CorpusOptions, CorpusProgress, count, run_corpus
 from vermilion.cluster.provenance import Provenance, hash_files, provenance
 from vermilion.cluster.rows import alias
@@ -82,28 +85,39 @@ def test_a_second_run_finds_nothing_to_do_and_new_items_are_added(tmp_path):
 
 
 def _job(manifest, out, form):
-    run(manifest, out, Calm(0.004), options(form, workers=2, part=11))
+    run(manifest, out, Calm(0.05), options(form, workers=2, part=11, chunk=2))
+
+
+def _written(out):
+    """Rows so far, while a job is at work."""
+    count = sum(file.stat().st_size // 8 for file in (out / "parts").glob("*.ids"))
+    for file in (out / "parts").glob("*.open"):
+        with suppress(FileNotFoundError):  # just sealed
+            count += file.read_bytes().count(b"\n")
+    return count
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_killed_at_random_moments_it_ends_complete_and_without_duplicates(tmp_path, form):
     pytest.importorskip("pyarrow")
-    manifest = make_corpus(tmp_path / "in", ITEMS, seconds=0.1)
+    manifest, out = make_corpus(tmp_path / "in", ITEMS, seconds=0.1), tmp_path / "out"
     run(manifest, tmp_path / "calm", chosen=options(form, part=11))
     chance = random.Random(4)
     context = multiprocessing.get_context("spawn")
-    kills = 0
-    for _ in range(KILLS):
-        process = context.Process(target=_job, args=(manifest, tmp_path / "out", form))
+    for number in range(KILLS):
+        before = _written(out)
+        share = (ITEMS - before) // (KILLS - number + 1)
+        goal = before + chance.randint(0, share)
+        process = context.Process(target=_job, args=(manifest, out, form))
         process.start()
-        process.join(chance.uniform(2.0, 5.0))
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
+        while goal > before and _written(out) < goal and process.is_alive():
+            time.sleep(0.002)
+        process.join(chance.uniform(0.0, 0.05 if goal > before else 1.0))
+        process.kill()
         process.join()
-    assert kills or KILLS < 3 or ITEMS < 200
-    run(manifest, tmp_path / "out", chosen=options(form, part=11))
-    got = rows(tmp_path / "out")
+        assert process.exitcode == -signal.SIGKILL, f"it was over before kill {number + 1}, at {_written(out)} rows"
+    assert run(manifest, out, chosen=options(form, part=11)).skipped < ITEMS
+    got = rows(out)
     assert len({row["id"] for row in got}) == len(got) == ITEMS
     assert got == rows(tmp_path / "calm")
 
@@ -323,6 +337,33 @@ def test_a_manifest_is_counted_and_the_rest_estimated(tmp_path):
     assert "10/18 recordings" in text
     assert "(all: 2.00 h)" in text
     assert "1:00 left" in text
+
+
+def test_rows_with_failed_segments_are_counted_and_said(tmp_path, capsys):
+    for i, seconds in enumerate([0.5, 1.0, 0.5]):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(int(seconds * 16000), 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": f"{i}.wav"} for i in range(3)])
+    found = run(tmp_path / "m.jsonl", tmp_path / "out", Faulty())
+    assert (found.done, found.failed, found.partial) == (3, 0, 1)
+    assert [len(row["failures"]) for row in rows(tmp_path / "out")] == [0, 1, 0]
+    said = []
+    terminal = SimpleNamespace(say=said.append, fail=said.append)
+    assert ended(terminal, found, tmp_path / "out", json=False, stopped=False) == 1
+    assert any("1 recordings have segments that failed" in line for line in said)
+    whole = replace(found, partial=0)
+    assert ended(terminal, whole, tmp_path / "out", json=False, stopped=False) == 0
+    assert ended(terminal, replace(whole, failed=1), tmp_path / "out", json=False, stopped=False) == 1
+    assert ended(terminal, found, tmp_path / "out", json=False, stopped=True) == 130
+
+
+def test_a_log_gets_a_line_now_and_then():
+    said = []
+    step = CorpusProgress(done=1, failed=0, skipped=0, seconds=3600.0, elapsed=60.0, answered=1)
+    rare = Lines(SimpleNamespace(say=said.append), Size(2, 7200.0))
+    rare(step)
+    assert not said
+    Lines(SimpleNamespace(say=said.append), Size(2, 7200.0), every=0.0)(step)
+    assert "1/2 recordings" in said[0]
 
 
 def test_a_full_disk_is_said(tmp_path):

@@ -179,10 +179,10 @@ def test_the_report_of_bench_becomes_figures_and_a_gpu_is_marked_as_assumed(tmp_
     report = {
         "machine": {"cores": 2, "threads": 2, "flags": ["avx2"]},
         "precision": "int8",
-        "recording": 60.0,
-        "speech": 30.0,
+        "recording_s": 60.0,
+        "speech_s": 30.0,
         "stages": [
-            {"name": name, "audio": 30.0 if name[:3] in ("lid", "asr", "pun") else 60.0, "seconds": seconds}
+            {"stage": name, "audio_s": 30.0 if name[:3] in ("lid", "asr", "pun") else 60.0, "seconds": seconds}
             for name, seconds in stages
         ],
     }

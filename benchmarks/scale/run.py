@@ -91,8 +91,8 @@ def measure(asked: argparse.Namespace) -> int:
 def bench(asked: argparse.Namespace) -> int:
     """Turn the report of `vermilion bench --json` into figures of one worker with all cores."""
     report = json.loads(asked.report.read_text(encoding="utf-8"))
-    speeds = {stage["name"]: stage["seconds"] / stage["audio"] for stage in report["stages"]}
-    share = report["speech"] / report["recording"]
+    speeds = {stage["stage"]: stage["seconds"] / stage["audio_s"] for stage in report["stages"]}
+    share = asked.speech if asked.speech is not None else report["speech_s"] / report["recording_s"]
     stages = [Stage(name, speeds[known]) for known, name in BENCH.items() if known in speeds]
     recognition = sum(speeds[name] for name in RECOGNITION if name in speeds)
     stages.append(Stage("recognition", recognition))
@@ -414,6 +414,9 @@ def _bench(one: argparse.ArgumentParser) -> None:
     one.set_defaults(run=bench)
     one.add_argument("report", type=Path)
     one.add_argument("--name", required=True, help="of the models")
+    one.add_argument(
+        "--speech", type=float, help="share of the recordings that is speech, where it is not that of the report"
+    )
     one.add_argument("--load", type=float, default=30.0, help="seconds until the models are there")
     one.add_argument("--like", type=Path, help="figures whose rows are taken over")
     one.add_argument("--out", type=Path, required=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +83,7 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
     )
     with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_corpus(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
-    _say(terminal, found, folder, json)
-    if stop.is_set():
-        return INTERRUPTED
-    return FAILED if found.failed else OK
+    return ended(terminal, found, folder, json, stop.is_set())
 
 
 def _on_ray(
@@ -120,10 +118,7 @@ def _on_ray(
     )
     with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_ray(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
-    _say(terminal, found, folder, json)
-    if stop.is_set():
-        return INTERRUPTED
-    return FAILED if found.failed else OK
+    return ended(terminal, found, folder, json, stop.is_set())
 
 
 def shared_out(workers: int, build: Build) -> tuple[int, Build]:
@@ -172,9 +167,14 @@ def stop_asked(terminal: Terminal) -> Iterator[threading.Event]:
 
 @contextmanager
 def meter(terminal: Terminal, manifest: Path) -> Iterator[Any]:
-    """A line that says how far the job is, in hours of audio; the manifest is counted beside the work."""
-    if terminal.quiet or not terminal.err.is_terminal:
+    """Says how far the job is, in hours of audio; the manifest is counted beside the work."""
+    if terminal.quiet:
         yield lambda _: None
+        return
+    size = Size()
+    threading.Thread(target=size.count, args=(manifest,), daemon=True, name="count").start()
+    if not terminal.err.is_terminal:
+        yield Lines(terminal, size)
         return
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn
@@ -182,8 +182,6 @@ def meter(terminal: Terminal, manifest: Path) -> Iterator[Any]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
     with Bar(*columns, console=terminal.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task("starting", total=None)
-        size = Size()
-        threading.Thread(target=size.count, args=(manifest,), daemon=True, name="count").start()
         yield lambda step: bar.update(task, description=described(step, size))
 
 
@@ -202,6 +200,23 @@ class Size:
             self.items, self.seconds = count(manifest)
 
 
+@dataclass
+class Lines:
+    """Progress for a log: a line now and then."""
+
+    terminal: Terminal
+    size: Size
+    every: float = 60.0
+    """seconds"""
+    said: float = field(default_factory=time.monotonic)
+
+    def __call__(self, step: CorpusProgress) -> None:
+        """Say where the job stands, if it is time."""
+        if time.monotonic() - self.said >= self.every:
+            self.said = time.monotonic()
+            self.terminal.say(described(step, self.size))
+
+
 def described(step: CorpusProgress, size: Size | None = None) -> str:
     """Where a job stands, for people."""
     items = f"{step.done}/{size.items}" if size and size.items else f"{step.done}"
@@ -216,11 +231,21 @@ def described(step: CorpusProgress, size: Size | None = None) -> str:
     return text + (f" · {step.failed} failed" if step.failed else "")
 
 
-def _say(terminal: Terminal, found: CorpusProgress, folder: Path, json: bool) -> None:
+def ended(terminal: Terminal, found: CorpusProgress, folder: Path, json: bool, stopped: bool) -> int:
+    """Say how the job ended.
+
+    Returns:
+        The exit code.
+    """
     if json:
         terminal.json({**asdict(found), "speed": found.speed, "output_dir": str(folder)})
     if found.skipped:
         terminal.say(f"{found.skipped} were done already")
     terminal.say(described(found))
+    if found.partial:
+        terminal.fail(f"{found.partial} recordings have segments that failed: `failures` in their rows says why")
     if found.failed:
         terminal.fail(f"{found.failed} items failed: {folder / 'failures.jsonl'} says why (--retry-failures)")
+    if stopped:
+        return INTERRUPTED
+    return FAILED if found.failed or found.partial else OK

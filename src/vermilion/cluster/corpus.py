@@ -52,6 +52,8 @@ class CorpusProgress:
     """seconds of this run"""
     answered: int = 0
     """items that this run finished, well or not"""
+    partial: int = 0
+    """rows of this run in which a segment failed; `failures` in them says why"""
 
     @property
     def speed(self) -> float:
@@ -139,7 +141,8 @@ class Corpus:
         self.salt = store.salt() if redact else ""
         self.begun: set[int] = set()
         """items of this run, by key: ids that come twice are found out"""
-        self.skipped, self.answered, self.seconds, self.began = 0, 0, 0.0, time.monotonic()
+        self.skipped, self.answered, self.partial = 0, 0, 0
+        self.seconds, self.began = 0.0, time.monotonic()
 
     def items(self, manifest: str | Path) -> Iterator[Utterance]:
         """What is still to be done."""
@@ -163,6 +166,7 @@ class Corpus:
             self._fail(done.utterance, kind, str(error), done.attempts)
         else:
             self.store.add(row(done.utterance, done.result, self.origin, salt=self.salt))
+            self.partial += bool(done.result.failures)
         self.answered += 1
         self.seconds += done.seconds
         self.report(self.progress())
@@ -170,7 +174,9 @@ class Corpus:
     def progress(self) -> CorpusProgress:
         """Where the job stands."""
         elapsed = time.monotonic() - self.began
-        return CorpusProgress(self.store.rows, self.store.failures, self.skipped, self.seconds, elapsed, self.answered)
+        return CorpusProgress(
+            self.store.rows, self.store.failures, self.skipped, self.seconds, elapsed, self.answered, self.partial
+        )
 
     def _fail(self, utterance: Utterance, kind: str, message: str, attempts: int) -> None:
         self.store.fail(failure_row(utterance, kind, message, attempts, self.origin, salt=self.salt))
