@@ -12,6 +12,7 @@ import soundfile
 
 from vermilion.audio.isolation import DecoderDied
 from vermilion.cluster import workers
+from vermilion.errors import ModelError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
 
@@ -61,6 +62,44 @@ class Touchy:
 
 
 @dataclass(frozen=True)
+class Noting:
+    """As `Calm`, but writes down who does what, and holds recordings that are longer until it may go on."""
+
+    folder: str
+    longest: int
+    """samples"""
+
+    def __call__(self):
+        def answer(samples):
+            with (Path(self.folder) / f"{os.getpid()}.notes").open("a") as notes:
+                # the process that Ray knows, and the node that it belongs to
+                notes.write(f"{os.environ['RAY_RAYLET_PID']} {os.getppid()} {len(samples)}\n")
+            while len(samples) > self.longest and not (Path(self.folder) / "go").exists():
+                time.sleep(0.05)
+            return f"heard {len(samples)} samples"
+
+        return Pipeline(FakeDetector(), FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions())
+
+
+@dataclass(frozen=True)
+class Fussy:
+    """Fails at segments of certain lengths (whole seconds), and keeps channels apart or not."""
+
+    channels: str = "mix"
+    fails: int = 2
+
+    def __call__(self):
+        def answer(samples):
+            if len(samples) // 16000 == self.fails:
+                raise ModelError("cannot bear this segment")
+            return f"heard {len(samples)} samples, {np.abs(samples).max():.4f} loud"
+
+        return Pipeline(
+            None, FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions(channels=self.channels)
+        )
+
+
+@dataclass(frozen=True)
 class Undecodable:
     """Its decoders die so often at the recordings of these names."""
 
@@ -88,6 +127,20 @@ class Unable:
         from vermilion.errors import CheckpointError
 
         raise CheckpointError("no model here; run `vermilion pull`")
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """Has models once."""
+
+    mark: str
+
+    def __call__(self):
+        try:
+            Path(self.mark).touch(exist_ok=False)
+        except FileExistsError:
+            return Unable()()
+        return Calm()()
 
 
 def make_corpus(folder, count, seconds=0.5, rate=16000):

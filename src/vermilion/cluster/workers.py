@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE, Recording, iter_blocks
 from vermilion.audio.isolation import DecoderDied, Decoding, decode
+from vermilion.audio.reading import Channels
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from vermilion.pipeline import Pipeline
 
 Result = Transcript | Failure
+Reader = Callable[[Utterance, "WorkerOptions", Path, str], list[Recording]]
+"""item, limits, a folder for files on the way, "mix" or "separate" → its recordings; raises what `decoded` raises"""
 ALONE = 2
 """how often an item is tried at most: with others, then alone"""
 _POLL = 0.2
@@ -93,9 +96,15 @@ class _Worker:
 class WorkerPool:
     """Runs items in processes; results come as they are ready, in any order."""
 
-    def __init__(self, build: Callable[[], Pipeline], options: WorkerOptions) -> None:
-        """Take what builds a pipeline inside a worker (it is pickled) and how they run."""
-        self.build, self.options = build, options
+    def __init__(self, build: Callable[[], Pipeline], options: WorkerOptions, reader: Reader | None = None) -> None:
+        """Take what the processes are made of.
+
+        Args:
+            build: makes a pipeline inside a worker; it is pickled.
+            options: how they run.
+            reader: of recordings, inside a worker (it is pickled); None = `decoded`.
+        """
+        self.build, self.options, self.reader = build, options, reader
         self.models: dict[str, str] = {}
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -163,7 +172,7 @@ class WorkerPool:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=main, args=(theirs, self.build, self.options, number))
+        process = self._context.Process(target=main, args=(theirs, self.build, self.options, number, self.reader))
         with _deaf():
             process.start()
         theirs.close()
@@ -264,7 +273,13 @@ def _end_of(process: SpawnProcess) -> str:
 # ---- inside a worker
 
 
-def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerOptions, number: int = 0) -> None:
+def main(
+    connection: Connection,
+    build: Callable[[], Pipeline],
+    options: WorkerOptions,
+    number: int = 0,
+    reader: Reader | None = None,
+) -> None:
     """Build the pipeline, then answer chunks until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _limit(options)
@@ -274,13 +289,17 @@ def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerO
     except VermilionError as error:
         connection.send(error)
         return
+    except MemoryError:
+        connection.send(ModelError("the models cannot be loaded: they need more memory than a worker may take"))
+        return
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         connection.send(ModelError(f"the models cannot be loaded: {error}"))
         return
     connection.send(pipeline.models())
     with tempfile.TemporaryDirectory(prefix="vermilion-corpus-") as folder, suppress(EOFError, OSError):
         while (items := connection.recv()) is not None:
-            for answer in transcribe(pipeline, items, Decoder(items, options, Path(folder), pipeline.options.channels)):
+            read = Decoder(items, options, Path(folder), pipeline.options.channels, reader or decoded)
+            for answer in transcribe(pipeline, items, read):
                 connection.send(answer)
             connection.send(None)
 
@@ -304,17 +323,18 @@ def own_gpu(gpus: int, number: int) -> None:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads items one after the other, each in a process of its own under limits."""
+    """Reads items one after the other."""
 
     items: Sequence[Utterance]
     options: WorkerOptions
     folder: Path
     channels: str
+    reader: Reader
 
     def __call__(self, index: int) -> list[Recording] | VermilionError:
         """The recordings of an item, or why there are none."""
         try:
-            return decoded(self.items[index], self.options, self.folder, self.channels)
+            return self.reader(self.items[index], self.options, self.folder, self.channels)
         except VermilionError as error:
             return error
 
@@ -378,19 +398,27 @@ def spoken(utterance: Utterance) -> str | None:
     return f"{code} {dialect}" if dialect in DIALECTS else code
 
 
-def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels: str) -> list[Recording]:
+def decoded(
+    utterance: Utterance, options: WorkerOptions, folder: Path, channels: str, local: Utterance | None = None
+) -> list[Recording]:
     """Read a recording in a process of its own under limits, or the stretch that the manifest names.
+
+    Args:
+        utterance: the item.
+        options: the limits.
+        folder: for files on the way; they are gone afterwards.
+        channels: "mix" or "separate".
+        local: the item with a local file, where its recording had to be fetched.
 
     Raises:
         AudioError: it cannot be read within the limits.
     """
-    source = utterance.source()
-    place = Path(utterance.audio) if isinstance(source, str) else folder / f"part-{os.getpid()}"
+    if not options.isolate:
+        return _read_here(utterance, options, channels)
+    source = (local or utterance).source()
+    place = Path(source) if isinstance(source, str) else folder / f"part-{os.getpid()}"
     if isinstance(source, bytes):
         place.write_bytes(source)
-    if not options.isolate:
-        samples, warnings = read(utterance, utterance.audio, options)
-        return [Recording(utterance.audio, samples, None, warnings)]
     work = Decoding(
         place,
         folder / f"item-{os.getpid()}",
@@ -405,36 +433,30 @@ def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels
     except DecoderDied:  # once more: the machine may have been short of memory
         found = decode(work)
     tracks = []
-    for number, path in enumerate(found.tracks):
-        samples = np.fromfile(path, dtype="<i2")
+    for path in found.tracks:
+        tracks.append(np.fromfile(path, dtype="<i2"))
         path.unlink()
-        channel = number if channels == "separate" and len(found.tracks) > 1 else None
-        tracks.append(Recording(utterance.audio, stretch(samples, utterance), channel, list(found.warnings)))
-    return tracks
+    return recordings(utterance, [stretch(samples, utterance) for samples in tracks], found.warnings)
 
 
-def read(item: Utterance, name: str, limits: WorkerOptions) -> tuple[NDArray[np.int16], list[str]]:
-    """Decode in this process, for callers that are isolated already.
+def recordings(utterance: Utterance, tracks: Sequence[NDArray[np.int16]], warnings: Sequence[str]) -> list[Recording]:
+    """The recordings of an item: its mix, or its channels with their numbers."""
+    numbers = range(len(tracks)) if len(tracks) > 1 else [None]
+    return [Recording(utterance.audio, t, n, list(warnings)) for t, n in zip(tracks, numbers, strict=True)]
 
-    Args:
-        item: with a local file.
-        name: what messages call it.
-        limits: of length and time.
 
-    Raises:
-        AudioError: it cannot be read, or not in time.
-    """
+def _read_here(item: Utterance, limits: WorkerOptions, channels: str) -> list[Recording]:
+    """Decode in this process."""
     warnings: list[str] = []
+    how: Channels = "separate" if channels == "separate" else "mix"
     blocks: list[NDArray[np.int16]] = []
     began = time.monotonic()
-    try:
-        for block in iter_blocks(item.source(), max_seconds=limits.max_seconds, warnings=warnings):
-            blocks.append(np.clip(np.rint(block[0] * 32768), -32768, 32767).astype("<i2"))
-            if time.monotonic() - began > limits.decode_seconds:
-                raise AudioError(f"cannot read {name}: decoding took longer than {limits.decode_seconds:g} seconds")
-    except VermilionError as error:
-        raise type(error)(str(error).replace(item.audio, name)) from error
-    return stretch(np.concatenate(blocks) if blocks else np.zeros(0, np.int16), item), warnings
+    for block in iter_blocks(item.source(), channels=how, max_seconds=limits.max_seconds, warnings=warnings):
+        blocks.append(np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2"))
+        if time.monotonic() - began > limits.decode_seconds:
+            raise AudioError(f"cannot read {item.audio}: decoding took longer than {limits.decode_seconds:g} seconds")
+    tracks = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.int16)
+    return recordings(item, [stretch(samples, item) for samples in tracks], warnings)
 
 
 def stretch(samples: NDArray[np.int16], utterance: Utterance) -> NDArray[np.int16]:
