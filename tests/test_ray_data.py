@@ -135,7 +135,7 @@ def test_every_case_gives_what_one_machine_gives(local, tmp_path, channels, reda
     assert same(tmp_path / "one", tmp_path / "two")
     assert failures(tmp_path / "one") == failures(tmp_path / "two")
     found = {row["id"]: row for row in rows(tmp_path / "two")}
-    assert len(found) == 8
+    assert len(found) == 9
     told = json.dumps(list(found.values())) + json.dumps(failures(tmp_path / "two"))
     assert ("stereo.wav" in told, "vermilion-ray" in told) == (not redact, False)
     assert "cannot bear" in told
