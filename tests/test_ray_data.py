@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_helpers import Calm, Fussy, Noting, Touchy, Unloadable, make_corpus, write_rows
+from ray_helpers import wait_for
 from test_corpus import failures, options, origin, rows, run
 
+from vermilion.cli import main
+from vermilion.cluster.corpus import CorpusProgress
 from vermilion.cluster.ray_data import Fetch, Places, RayOptions, fetched, room, run_ray
 from vermilion.cluster.workers import WorkerOptions
 from vermilion.errors import AudioError, ModelError, OptionsError
@@ -141,21 +144,7 @@ def test_every_case_gives_what_one_machine_gives(local, tmp_path, channels, reda
     assert "cannot bear" in told
     assert "clipped" in told
     if channels == "separate":
-        assert {s["channel"] for row in found.values() for s in row["sentences"]} == {None, 0, 1, 2}
-
-
-def test_a_single_core_and_a_shared_gpu_are_enough(tmp_path):
-    manifest = make_corpus(tmp_path / "in", 8, seconds=0.2)
-    run(manifest, tmp_path / "one")
-    with started(num_cpus=1, num_gpus=1):
-        found = run_ray(manifest, tmp_path / "two", Calm(), origin, RayOptions(chunk=2))
-        assert (found.done, found.failed) == (8, 0)
-        (tmp_path / "notes").mkdir()
-        shared = RayOptions(chunk=1, actors=(2, 2), cpus=0.5, gpus=0.5)
-        run_ray(manifest, tmp_path / "three", Noting(str(tmp_path / "notes"), 10**6), origin, shared)
-    assert same(tmp_path / "one", tmp_path / "two")
-    assert same(tmp_path / "one", tmp_path / "three")
-    assert len(list((tmp_path / "notes").glob("*.notes"))) == 2  # actors on one GPU
+        assert {s.get("channel") for row in found.values() for s in row["sentences"]} == {None, 0, 1, 2}
 
 
 def test_what_a_cluster_has_room_for():
@@ -174,6 +163,44 @@ def test_what_a_cluster_has_room_for():
     for impossible in ({"actors": (0, 1)}, {"actors": (3, 2)}, {"gpus": 1.5}, {"gpus": -1.0}):
         with pytest.raises(OptionsError):
             RayOptions(**impossible)
+
+
+@pytest.mark.parametrize(
+    ("words", "cpus", "gpus", "actors", "memory"),
+    [
+        (["--threads", "2", "--workers", "3"], 2.0, 0.0, (1, 3), 0),
+        (["--threads", "2", "--worker-memory", "1.5"], 2.0, 0.0, (1, 0), 1_500_000_000),
+        (["--device", "cuda"], 1.0, 1.0, (1, 0), 0),
+        (["--device", "cuda", "--gpu-share", "0.5", "--threads", "4"], 4.0, 0.5, (1, 0), 0),
+    ],
+)
+def test_options_of_the_command_reach_the_cluster(tmp_path, monkeypatch, words, cpus, gpus, actors, memory):
+    seen = []
+
+    def note(manifest, folder, build, origin, options, **_):
+        seen.append((build, options))
+        return CorpusProgress(0, 0, 0, 0.0, 0.0)
+
+    monkeypatch.setattr("vermilion.cluster.ray_data.run_ray", note)
+    manifest = make_corpus(tmp_path / "in", 1)
+    command = ["transcribe", "--manifest", str(manifest), "-o", str(tmp_path / "out"), "--engine", "ray", "-q"]
+    assert main([*command, "--address", "auto", "--models", str(tmp_path), *words]) == 0
+    [(build, found)] = seen
+    assert (found.cpus, found.gpus, found.actors, found.limits.memory) == (cpus, gpus, actors, memory)
+    assert (found.address, build.models) == ("auto", str(tmp_path))
+
+
+def test_options_that_cannot_be_are_refused(tmp_path):
+    manifest = make_corpus(tmp_path / "in", 1)
+    command = ["transcribe", "--manifest", str(manifest), "-o", str(tmp_path / "out"), "-q"]
+    for words in (
+        ["--worker-memory", "-1"],
+        ["--worker-memory", "4", "--device", "cuda"],
+        ["--engine", "ray", "--device", "cuda", "--gpu-share", "0"],
+        ["--engine", "ray", "--device", "cuda", "--gpu-share", "1.5"],
+        ["--engine", "ray", "--workers", "-2"],
+    ):
+        assert main([*command, *words]) == 2
 
 
 def test_models_that_actors_cannot_load_are_said(local, tmp_path):
@@ -202,6 +229,30 @@ def test_recordings_come_by_http_and_other_places_are_refused(tmp_path):
         server.shutdown()
     with pytest.raises(AudioError, match="cannot come by gopher"):
         fetched(Utterance("a", "gopher://host/a.wav"), tmp_path)
+
+
+def test_a_single_core_and_a_shared_gpu_are_enough(tmp_path):
+    manifest = make_corpus(tmp_path / "in", 8, seconds=0.2)
+    run(manifest, tmp_path / "one")
+    with started(num_cpus=1, num_gpus=1):
+        found = run_ray(manifest, tmp_path / "two", Calm(), origin, RayOptions(chunk=2))
+        assert (found.done, found.failed) == (8, 0)
+        notes = tmp_path / "notes"
+        notes.mkdir()
+
+        def both():
+            """Let them go on when both have begun."""
+            try:
+                wait_for(lambda: len(list(notes.glob("*.notes"))) == 2, lambda: "only one actor works")
+            finally:
+                (notes / "go").touch()
+
+        threading.Thread(target=both).start()
+        shared = RayOptions(chunk=1, actors=(2, 2), cpus=0.5, gpus=0.5)
+        run_ray(manifest, tmp_path / "three", Noting(str(notes), 0), origin, shared)
+    assert same(tmp_path / "one", tmp_path / "two")
+    assert same(tmp_path / "one", tmp_path / "three")
+    assert len(list(notes.glob("*.notes"))) == 2
 
 
 def test_a_cluster_that_cannot_be_reached_is_said(tmp_path):
