@@ -113,3 +113,15 @@ def test_the_command_on_two_nodes(cluster, tmp_path):
         assert found.returncode == 0, found.stderr
     assert len(rows(tmp_path / "two")) == 6
     assert rows(tmp_path / "two") == rows(tmp_path / "one")
+
+
+def test_who_has_another_token_is_refused(cluster, tmp_path):
+    cluster.whole()
+    make_corpus(tmp_path, 1)
+    command = [sys.executable, "-m", "vermilion", "transcribe", "--manifest", "manifest.jsonl", "-o", "out"]
+    found = subprocess.run(
+        [*command, "--engine", "ray", "--address", cluster.address],
+        cwd=tmp_path, env=cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2, found.stderr
+    assert "cannot be used" in found.stderr

@@ -193,7 +193,7 @@ def connect(ray: Any, options: RayOptions) -> bool:
             ray.init(address=options.address, log_to_driver=False)
         else:  # on this machine alone, for nobody else
             ray.init(_node_ip_address="127.0.0.1", **known)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise OptionsError(f"the Ray cluster {options.address or 'of this machine'} cannot be used: {error}") from error
     return True
 
