@@ -119,9 +119,8 @@ def test_who_has_another_token_is_refused(cluster, tmp_path):
     cluster.whole()
     make_corpus(tmp_path, 1)
     command = [sys.executable, "-m", "vermilion", "transcribe", "--manifest", "manifest.jsonl", "-o", "out"]
-    found = subprocess.run(
-        [*command, "--engine", "ray", "--address", cluster.address],
-        cwd=tmp_path, env=cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command += ["--engine", "ray", "--address", cluster.address]
+    wrong = cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64}
+    found = subprocess.run(command, cwd=tmp_path, env=wrong, capture_output=True, text=True, check=False)
     assert found.returncode == 2, found.stderr
     assert "cannot be used" in found.stderr
