@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from vermilion.audio.isolation import DecoderDied
-from vermilion.cluster import workers
+from vermilion.cluster import reading, workers
 from vermilion.errors import ModelError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
@@ -62,13 +62,51 @@ class Touchy:
 
 
 @dataclass(frozen=True)
+class Noting:
+    """As `Calm`, but writes down who does what, and holds recordings that are longer until it may go on."""
+
+    folder: str
+    longest: int
+    """samples"""
+
+    def __call__(self):
+        def answer(samples):
+            with (Path(self.folder) / f"{os.getpid()}.notes").open("a") as notes:
+                # the process that Ray knows, and the node that it belongs to
+                notes.write(f"{os.environ['RAY_RAYLET_PID']} {os.getppid()} {len(samples)}\n")
+            while len(samples) > self.longest and not (Path(self.folder) / "go").exists():
+                time.sleep(0.05)
+            return f"heard {len(samples)} samples"
+
+        return Pipeline(FakeDetector(), FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions())
+
+
+@dataclass(frozen=True)
+class Fussy:
+    """Fails at segments of certain lengths (whole seconds), and keeps channels apart or not."""
+
+    channels: str = "mix"
+    fails: int = 2
+
+    def __call__(self):
+        def answer(samples):
+            if len(samples) // 16000 == self.fails:
+                raise ModelError("cannot bear this segment")
+            return f"heard {len(samples)} samples, {np.abs(samples).max():.4f} loud"
+
+        return Pipeline(
+            None, FakeIdentifier(), FakeRecognizer(answer), FakeRestorer(), PipelineOptions(channels=self.channels)
+        )
+
+
+@dataclass(frozen=True)
 class Undecodable:
     """Its decoders die so often at the recordings of these names."""
 
     deaths: dict[str, int]
 
     def __call__(self):
-        left, real = dict(self.deaths), workers.decode
+        left, real = dict(self.deaths), reading.decode
 
         def decode(work):
             name = Path(work.name).stem
@@ -77,7 +115,7 @@ class Undecodable:
                 raise DecoderDied(f"cannot read {work.name}")
             return real(work)
 
-        workers.decode = decode  # this is a worker process: nobody else has this module
+        reading.decode = decode  # this is a worker process: nobody else has this module
         return Calm()()
 
 
@@ -102,6 +140,38 @@ class Unable:
         from vermilion.errors import CheckpointError
 
         raise CheckpointError("no model here; run `vermilion pull`")
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Takes 100 GB of addresses at recordings of two seconds, or at once."""
+
+    always: bool = False
+
+    def __call__(self):
+        def answer(samples):
+            seconds = len(samples) // 16000
+            if seconds == 2 or self.always:
+                np.empty(100 << 30, np.uint8)
+            return f"heard {seconds} seconds"
+
+        if self.always:
+            answer(np.zeros(0))
+        return Pipeline(None, None, FakeRecognizer(answer), FakeRestorer(), PipelineOptions())
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """Has models once."""
+
+    mark: str
+
+    def __call__(self):
+        try:
+            Path(self.mark).touch(exist_ok=False)
+        except FileExistsError:
+            return Unable()()
+        return Calm()()
 
 
 def make_corpus(folder, count, seconds=0.5, rate=16000):

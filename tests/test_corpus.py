@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from corpus_helpers import Calm, Faulty, Touchy, Unable, Undecodable, make_corpus, write_rows
+from corpus_helpers import Calm, Faulty, Greedy, Touchy, Unable, Undecodable, make_corpus, write_rows
 from tiny import noise, write_aed, write_vad
 
 from vermilion.audio.isolation import DecoderDied
@@ -24,10 +24,11 @@ from vermilion.cli import main
 from vermilion.cli.corpus import Lines, Size, described, ended
 from vermilion.cluster.corpus import CorpusOptions, CorpusProgress, count, run_corpus
 from vermilion.cluster.provenance import Provenance, hash_files, provenance
+from vermilion.cluster.reading import decoded
 from vermilion.cluster.rows import alias
 from vermilion.cluster.store import Store, read_rows
-from vermilion.cluster.workers import WorkerOptions, decoded, own_gpu, transcribe
-from vermilion.errors import CheckpointError, FormatError, ManifestError, OptionsError
+from vermilion.cluster.workers import WorkerOptions, own_gpu, transcribe
+from vermilion.errors import CheckpointError, FormatError, ManifestError, ModelError, OptionsError
 from vermilion.manifests import Utterance
 from vermilion.pipeline import PipelineOptions
 
@@ -216,6 +217,19 @@ def test_models_that_cannot_be_loaded_and_manifests_that_are_not_there_end_the_r
         run(tmp_path / "none.jsonl", tmp_path / "out")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+def test_a_worker_that_needs_too_much_memory_costs_its_recording_alone(tmp_path):
+    for i, seconds in enumerate([1, 2, 1]):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(seconds * 16000, 0.1, np.float32), 16000)
+    write_rows(tmp_path / "m.jsonl", [{"audio_filepath": f"{i}.wav", "id": f"i{i}"} for i in range(3)])
+    run(tmp_path / "m.jsonl", tmp_path / "out", Greedy(), options(memory=6_000_000_000))
+    found = {row["id"]: row for row in rows(tmp_path / "out")}
+    assert [found[f"i{i}"]["text"] for i in range(3)] == ["Heard 1 seconds.", "", "Heard 1 seconds."]
+    assert "MemoryError" in json.dumps(found["i1"]["failures"])
+    with pytest.raises(ModelError, match="more memory"):
+        run(tmp_path / "m.jsonl", tmp_path / "none", Greedy(always=True), options(memory=6_000_000_000))
+
+
 def test_stretches_and_ids_of_a_manifest(tmp_path):
     soundfile.write(tmp_path / "talk.wav", np.full(5 * 16000, 0.1, np.float32), 16000)
     write_rows(
@@ -319,7 +333,7 @@ def test_a_decoder_that_dies_is_tried_once_more(tmp_path, monkeypatch):
         tried.append(work.name)
         raise DecoderDied("cannot read a.wav")
 
-    monkeypatch.setattr("vermilion.cluster.workers.decode", dies)
+    monkeypatch.setattr("vermilion.cluster.reading.decode", dies)
     with pytest.raises(DecoderDied):
         decoded(Utterance("a", "a.wav"), WorkerOptions(), tmp_path, "mix")
     assert tried == ["a.wav", "a.wav"]

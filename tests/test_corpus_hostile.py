@@ -12,9 +12,10 @@ from tiny import write_aed
 from vermilion.asr import calibration
 from vermilion.cluster.corpus import Corpus, CorpusOptions, run_corpus
 from vermilion.cluster.provenance import Provenance, provenance
+from vermilion.cluster.reading import Decoder, decoded
 from vermilion.cluster.store import Store, read_rows
 from vermilion.cluster.tables import rows_of, write_table
-from vermilion.cluster.workers import Decoder, Done, WorkerOptions
+from vermilion.cluster.workers import Done, WorkerOptions
 from vermilion.errors import AudioError, FormatError, ManifestError
 from vermilion.manifests import Utterance, iterate_manifest, read_manifest
 from vermilion.pipeline import PipelineOptions
@@ -241,9 +242,9 @@ def test_a_system_that_refuses_says_why(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("vermilion.cluster.workers.decode", refuse)
+    monkeypatch.setattr("vermilion.cluster.reading.decode", refuse)
     make_corpus(tmp_path, 1)
-    found = Decoder([Utterance("a", str(tmp_path / "clip00000.wav"))], WorkerOptions(), tmp_path, "mix")(0)
+    found = Decoder([Utterance("a", str(tmp_path / "clip00000.wav"))], WorkerOptions(), tmp_path, "mix", decoded)(0)
     assert isinstance(found, AudioError)
     assert "Too many open files" in str(found)
 

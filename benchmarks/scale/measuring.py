@@ -23,9 +23,10 @@ from figures import Figures, Stage
 from vermilion.cli.corpus import Build
 from vermilion.cli.options import Hardware, Llm, Search, Stages
 from vermilion.cluster.provenance import Provenance, provenance
+from vermilion.cluster.reading import Decoder, decoded
 from vermilion.cluster.rows import row
 from vermilion.cluster.store import Store
-from vermilion.cluster.workers import Decoder, WorkerOptions, transcribe
+from vermilion.cluster.workers import WorkerOptions, transcribe
 from vermilion.manifests import Utterance, read_manifest
 from vermilion.pipeline import Pipeline
 from vermilion.runtime import usable_cores
@@ -226,7 +227,7 @@ def _worked(pipeline: Pipeline, items: Sequence[Utterance], setting: Setting) ->
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="vermilion-scale-") as folder:
         for share in _chunks(items, setting.chunk):
-            reader = Decoder(share, WorkerOptions(), Path(folder), pipeline.options.channels)
+            reader = Decoder(share, WorkerOptions(), Path(folder), pipeline.options.channels, decoded)
             spent: dict[int, float] = {}
 
             def read(index: int, reader: Decoder = reader, spent: dict[int, float] = spent) -> Any:

@@ -54,6 +54,14 @@ def context() -> ForkServerContext | SpawnContext:
     return found
 
 
+def warm() -> None:
+    """Start the fork server now; else the first decoder waits for it."""
+    if isinstance(context(), ForkServerContext):
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
 def decode(work: Decoding, stopped: threading.Event | None = None) -> Decoded:
     """Decode a recording; blocks.
 

@@ -22,6 +22,7 @@ from vermilion.vad import VadOptions
 if TYPE_CHECKING:
     from vermilion.cluster.corpus import CorpusProgress
     from vermilion.cluster.provenance import Provenance
+    from vermilion.cluster.workers import WorkerOptions
 
 FORMS = ("jsonl", "parquet")
 
@@ -65,21 +66,21 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         terminal.answered(names)
         return provenance(names, build.models, build.options, build.vad, build.punctuation_max_length)
 
-    workers, build = shared_out(corpus.workers, build)
+    limits = WorkerOptions(
+        chunk=corpus.chunk,
+        patience=corpus.patience,
+        max_seconds=build.options.max_seconds or WorkerOptions.max_seconds,
+        memory=memory_of(corpus, build),
+    )
     if corpus.engine == "ray":
-        return _on_ray(terminal, corpus, build, origin, folder, form, workers, json)
+        return _on_ray(terminal, corpus, build, origin, folder, form, limits, json)
+    workers, build = shared_out(corpus.workers, build)
     options = CorpusOptions(
         "parquet" if form == "parquet" else "jsonl",
         corpus.rows_per_part,
         corpus.redact_paths,
         corpus.retry_failures,
-        WorkerOptions(
-            workers,
-            corpus.chunk,
-            corpus.patience,
-            max_seconds=build.options.max_seconds or WorkerOptions.max_seconds,
-            gpus=gpus_to_share(build),
-        ),
+        replace(limits, workers=workers, gpus=gpus_to_share(build)),
     )
     with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_corpus(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
@@ -93,32 +94,48 @@ def _on_ray(
     origin: Callable[[dict[str, str]], Provenance],
     folder: Path,
     form: str,
-    workers: int,
+    limits: WorkerOptions,
     json: bool,
 ) -> int:
     from vermilion.cluster.ray_data import RayOptions, run_ray
-    from vermilion.cluster.workers import WorkerOptions
 
     if corpus.manifest is None:
         raise OptionsError("the engine ray needs --manifest")
-    limits = WorkerOptions(
-        chunk=corpus.chunk, patience=corpus.patience, max_seconds=build.options.max_seconds or WorkerOptions.max_seconds
-    )
+    on_gpu, threads = build.options.device.startswith("cuda"), build.options.threads
+    if corpus.gpu_share <= 0:
+        raise OptionsError(f"gpu-share is {corpus.gpu_share:g}; it must be more than 0")
+    if Path(build.models).exists():  # actors work elsewhere
+        build = replace(build, models=str(Path(build.models).absolute()))
+    # the actors of a cluster do not divide this machine's cores among them
+    _, build = shared_out(0 if corpus.address or on_gpu else corpus.workers, build)
     options = RayOptions(
         "parquet" if form == "parquet" else "jsonl",
         corpus.rows_per_part,
         corpus.redact_paths,
         corpus.retry_failures,
         corpus.address,
-        (1, max(1, corpus.workers or workers)),
-        cpus=float(build.options.threads),
-        gpus=1.0 if build.options.device.startswith("cuda") else 0.0,
+        (1, corpus.workers),
+        cpus=float(threads or 1 if on_gpu else build.options.threads),
+        gpus=corpus.gpu_share if on_gpu else 0.0,
         chunk=corpus.chunk,
         limits=limits,
     )
     with stop_asked(terminal) as stop, meter(terminal, corpus.manifest) as report:
         found = run_ray(corpus.manifest, folder, build, origin, options, report=report, stopped=stop.is_set)
     return ended(terminal, found, folder, json, stop.is_set())
+
+
+def memory_of(corpus: Corpus, build: Build) -> int:
+    """Bytes of a worker.
+
+    Raises:
+        OptionsError: it cannot be limited so.
+    """
+    if corpus.worker_memory < 0:
+        raise OptionsError(f"worker-memory is {corpus.worker_memory:g}; it cannot be negative")
+    if corpus.worker_memory and build.options.device != "cpu":
+        raise OptionsError("worker-memory limits workers on a CPU; drivers of GPUs reserve any amount of addresses")
+    return int(corpus.worker_memory * 1e9)
 
 
 def shared_out(workers: int, build: Build) -> tuple[int, Build]:

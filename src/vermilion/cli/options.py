@@ -196,7 +196,10 @@ class Corpus:
     """JSON lines {"audio_filepath": ..., "id": ..., "offset": ..., "duration": ...}, a Kaldi folder or wav.scp; needs
     --output-dir. Rows go to parts/, what failed to failures.jsonl; the same command goes on after any end."""
     workers: int = 0
-    """Processes, each with the models; 0 = one per GPU, or one on a CPU (all its threads)."""
+    """Processes, each with the models; 0 = one per GPU, or one on a CPU (all its threads). On Ray the most actors, of
+    which it starts as many as the work needs; 0 = as many as the cluster has room for."""
+    worker_memory: float = 0.0
+    """GB of address space that a worker may take, on a CPU; 0 = no limit. One that needs more is replaced."""
     rows_per_part: int = 1000
     """Rows of a part of the output."""
     chunk: int = 16
@@ -211,3 +214,5 @@ class Corpus:
     """local = processes of this machine; ray = Ray Data (extra ray)."""
     address: str = ""
     """Ray cluster to use, such as auto or 10.0.0.5:6379; empty = a local one."""
+    gpu_share: float = 1.0
+    """GPUs of an actor on Ray, with --device cuda: 0.5 = two actors share one."""

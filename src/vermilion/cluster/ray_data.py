@@ -1,8 +1,9 @@
-"""A corpus on Ray Data: decoding on CPU tasks, networks on a pool of actors, rows into the store of one machine.
+"""A corpus on Ray Data: decoding and networks on a pool of actors each, rows into the store of one machine.
 
-Ray does what Ray is for: places work, streams blocks with back-pressure, restarts actors, grows and shrinks the pool,
-does again what a lost node had in hand. An item that crashes a library must not look like a lost node: in an actor the
-pipeline runs in a worker process of its own (`vermilion.cluster.workers`), which finds the guilty item.
+Ray does what Ray is for: places work, streams blocks with back-pressure, restarts actors, grows and shrinks the pools,
+does again what a lost node had in hand. An item that crashes a library must not look like a lost node: an actor decodes
+in processes of its own under limits, and runs its pipeline in one too (`vermilion.cluster.workers`), which finds the
+guilty item.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,14 +21,23 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import soundfile
 
-from vermilion.audio import SAMPLE_RATE
+from vermilion.audio import Recording
+from vermilion.audio.isolation import DecoderDied, warm
 from vermilion.cluster.corpus import Corpus, CorpusProgress
 from vermilion.cluster.provenance import Provenance
-from vermilion.cluster.store import Form, Store
-from vermilion.cluster.workers import Done, WorkerOptions, WorkerPool, read
-from vermilion.errors import AudioError, ManifestError, MissingDependencyError, ModelError, OptionsError, VermilionError
+from vermilion.cluster.reading import decoded, recordings
+from vermilion.cluster.store import Form, Store, key_of
+from vermilion.cluster.workers import ALONE, Done, WorkerOptions, WorkerPool
+from vermilion.errors import (
+    AudioError,
+    AudioLimitError,
+    ManifestError,
+    MissingDependencyError,
+    ModelError,
+    OptionsError,
+    VermilionError,
+)
 from vermilion.manifests import Utterance
 from vermilion.transcript import Failure, Transcript
 
@@ -39,6 +50,12 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """0: Ray takes 127.0.0.1 as it is said, instead of the machine's own address"""
 LARGEST = 8 << 30
 """bytes of a remote recording"""
+LARGEST_ROW = (1 << 31) - 1
+"""bytes of the samples of one item: what a value of an Arrow table may take"""
+VAIN = 3
+"""times that Ray may give up without having finished anything"""
+DECODERS = 8
+"""actors that decode for one with models, at most: a fast GPU wants several"""
 
 
 @dataclass(frozen=True)
@@ -55,18 +72,47 @@ class RayOptions:
     """Try items again that failed in an earlier run."""
     address: str = ""
     """Cluster; empty = one on this machine for this run."""
-    actors: tuple[int, int] = (1, 1)
-    """Least and most actors with the models."""
+    actors: tuple[int, int] = (1, 0)
+    """Least and most actors with the models; Ray Data chooses by what waits for them. Most 0 = as many as the cluster
+    has room for at the start of a round."""
     cpus: float = 1.0
-    """Cores of an actor."""
+    """Cores that an actor books; no more than the largest node has."""
     gpus: float = 0.0
-    """Share of a GPU of an actor."""
+    """GPUs that an actor books; a fraction lets several share one."""
     chunk: int = 16
     """Recordings of a block: their segments share batches."""
-    round: int = 20_000
+    round: int = 200_000
     """Items that are handed to Ray at once."""
     limits: WorkerOptions = field(default_factory=WorkerOptions)
-    """Limits of decoding."""
+    """Limits of decoding, and of the process that has the models."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            OptionsError: what it is.
+        """
+        least, most = self.actors
+        if least < 1 or (most and most < least):
+            raise OptionsError(
+                f"actors must be two numbers, the least 1 or more, the most not below, not {least} {most}"
+            )
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise OptionsError(f"an actor can have a share of one GPU, or whole ones, not {self.gpus:g}")
+
+
+@dataclass(frozen=True)
+class Places:
+    """What of a cluster the two pools use."""
+
+    actors: tuple[int, int]
+    """least and most with the models"""
+    cpus: float
+    """cores that each books"""
+    decoders: int
+    """most actors that decode; the least is one"""
+    decoder_cpus: float
+    """cores that each books; 0 where actors with models can fill a node, so that neither waits for the other's"""
 
 
 def run_ray(
@@ -92,7 +138,8 @@ def run_ray(
         raise ManifestError(f"there is no manifest {manifest}")
     ours = connect(ray, options)
     try:
-        made_by = _origin(ray, build, origin, options)
+        names, channels = _models(ray, build, options)
+        made_by = origin(names)
         settings = {"provenance": made_by.to_dict(), "form": options.form, "redact": options.redact}
         store = Store(Path(folder), options.form, settings, options.rows_per_part)
         try:
@@ -101,7 +148,7 @@ def run_ray(
             job = Corpus(store, made_by, options.redact, report)
             items = job.items(manifest)
             while not stopped() and (some := list(islice(items, options.round))):
-                for done in _round(ray, some, build, options):
+                for done in _round(ray, some, _Plan(build, options, channels)):
                     job.take(done)
             if not stopped():
                 store.finish()
@@ -147,7 +194,7 @@ def connect(ray: Any, options: RayOptions) -> bool:
             ray.init(address=options.address, log_to_driver=False)
         else:  # on this machine alone, for nobody else
             ray.init(_node_ip_address="127.0.0.1", **known)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise OptionsError(f"the Ray cluster {options.address or 'of this machine'} cannot be used: {error}") from error
     return True
 
@@ -159,72 +206,171 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10.0).close()
 
 
-def _origin(
-    ray: Any, build: Callable[[], Pipeline], origin: Callable[[dict[str, str]], Provenance], options: RayOptions
-) -> Provenance:
-    """Load the models once where the work is done, and say what they are."""
+def room(nodes: Sequence[Mapping[str, float]], options: RayOptions) -> Places:
+    """Share a cluster out between decoding and networks.
 
-    def names() -> dict[str, str] | VermilionError:
+    Args:
+        nodes: resources of each, as Ray names them.
+        options: what an actor with models books.
+
+    Raises:
+        OptionsError: a Ray of this machine alone has no GPU, and one is asked for.
+    """
+    if options.gpus and not options.address and not any(node.get("GPU") for node in nodes):
+        raise OptionsError(
+            "Ray finds no GPU on this machine; leave --device cuda out, or name a cluster with --address"
+        )
+    cores = [node.get("CPU", 0.0) for node in nodes]
+    cpus = min(options.cpus, max(cores, default=options.cpus) or options.cpus)
+    fits = [
+        int(min(core // cpus if cpus else core, node.get("GPU", 0.0) // options.gpus if options.gpus else core))
+        for core, node in zip(cores, nodes, strict=True)
+    ]
+    least, most = options.actors
+    most = most or max(least, sum(fits))
+    least = min(least, max(1, sum(fits)))
+    spare = sum(cores) - min(most, sum(fits)) * cpus
+    apart = all(core - min(fit, most) * cpus >= 1 for core, fit in zip(cores, fits, strict=True))
+    decoders = min(int(spare), DECODERS * most) if apart else min(most, int(sum(cores)))
+    return Places((least, most), cpus, max(1, decoders), 1.0 if apart else 0.0)
+
+
+def _room(ray: Any, options: RayOptions) -> Places:
+    return room([node["Resources"] for node in ray.nodes() if node["Alive"]], options)
+
+
+def _models(ray: Any, build: Callable[[], Pipeline], options: RayOptions) -> tuple[dict[str, str], str]:
+    """Load the models once where the work is done; their names by stage, and what becomes of channels."""
+
+    def look() -> tuple[dict[str, str], str] | VermilionError:
         try:
-            return build().models()
+            pipeline = build()
         except VermilionError as error:
             return error
+        return pipeline.models(), pipeline.options.channels
 
-    found = ray.get(ray.remote(num_cpus=options.cpus, num_gpus=options.gpus)(names).remote())
+    found = ray.get(ray.remote(num_cpus=_room(ray, options).cpus, num_gpus=options.gpus)(look).remote())
     if isinstance(found, VermilionError):
         raise found
-    return origin(found)
+    return found  # type: ignore[no-any-return]
 
 
-def _round(ray: Any, items: list[Utterance], build: Callable[[], Pipeline], options: RayOptions) -> Iterator[Done]:
-    """Answers for some items."""
+@dataclass(frozen=True)
+class _Plan:
+    """How items become rows."""
+
+    build: Callable[[], Pipeline]
+    options: RayOptions
+    channels: str
+
+
+def _round(ray: Any, items: list[Utterance], plan: _Plan) -> Iterator[Done]:
+    """Answers for some items; where Ray gives up, what is left is begun again, as long as that leads anywhere."""
     left = {item.id: item for item in items}
-    for found in _stream(ray, items, build, options):
-        item = left.pop(found["id"], None)
-        if item is not None:
-            yield Done(item, _result(found), found["attempts"], found["seconds"])
+    vain = 0
+    while left:
+        before = len(left)
+        try:
+            for found in _stream(ray, list(left.values()), plan):
+                item = left.pop(found["id"], None)
+                if item is not None:
+                    yield Done(item, _result(found), found["attempts"], found["seconds"])
+            break
+        except ray.exceptions.RayError as error:
+            vain = vain + 1 if len(left) == before else 0
+            if vain >= VAIN:
+                why = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+                raise ModelError(f"Ray gave up: {why[-1]}; what is finished is kept, start again to go on") from error
     for item in left.values():
         yield Done(item, Failure(item.audio, ModelError("Ray gave no answer for this item"), "worker"), 1, 0.0)
 
 
-def _stream(
-    ray: Any, items: list[Utterance], build: Callable[[], Pipeline], options: RayOptions
-) -> Iterable[dict[str, Any]]:
+def _stream(ray: Any, items: list[Utterance], plan: _Plan) -> Iterable[dict[str, Any]]:
     ray.data.DataContext.get_current().enable_progress_bars = False
-    blocks = -(-len(items) // options.chunk)
+    options, places = plan.options, _room(ray, plan.options)
+    chunk = chunk_of(items, options)
+    blocks = -(-len(items) // chunk)
     rows = [{"id": item.id, "item": json.dumps(vars(item))} for item in items]
-    least, most = options.actors
+    least, most = places.actors
     return (  # type: ignore[no-any-return]
         ray.data.from_items(rows, override_num_blocks=blocks)
-        .map(Fetch(options.limits), num_cpus=1)
+        .map(
+            Fetch,
+            fn_constructor_args=(options.limits, plan.channels, str(Path.cwd())),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=places.decoders),
+            num_cpus=places.decoder_cpus,
+        )
         .map_batches(
             Actor,
-            fn_constructor_args=(build, options.limits),
-            batch_size=options.chunk,
+            fn_constructor_args=(plan.build, options.limits),
+            batch_size=chunk,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
-            num_cpus=options.cpus,
+            num_cpus=places.cpus,
             num_gpus=options.gpus,
         )
         .iter_rows()
     )
 
 
-@dataclass(frozen=True)
-class Fetch:
-    """A recording from wherever it is → 16 kHz samples; what cannot be read says why."""
+def chunk_of(items: Sequence[Utterance], options: RayOptions) -> int:
+    """Recordings of a block: as many as are asked for, fewer where they are long."""
+    known = [item.duration for item in items if item.duration is not None]
+    if not known:
+        return options.chunk
+    mean = sum(known) / len(known)
+    return max(1, min(options.chunk, round(options.limits.chunk_seconds / mean) if mean else options.chunk))
 
-    limits: WorkerOptions
+
+class Fetch:
+    """Recordings from wherever they are → 16 kHz samples; what cannot be read says why."""
+
+    def __init__(self, limits: WorkerOptions, channels: str = "mix", base: str = "") -> None:
+        """Take the limits, what becomes of channels, and the folder of relative paths.
+
+        Decoders start out of a server that is warm already.
+        """
+        self.limits, self.channels, self.base = limits, channels, Path(base)
+        _forget_script()
+        warm()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add "tracks" (bytes of int16 samples per channel), "warnings" and "error"."""
+        """Add "tracks" (bytes of int16 samples, one channel after the other), "channels", "warnings" and "error"."""
         item = Utterance(**json.loads(row["item"]))
+        tracks: list[Recording] = []
+        warnings: list[str] = []
+        problem, attempts = "", 1
         with tempfile.TemporaryDirectory(prefix="vermilion-ray-") as folder:
             try:
-                samples, warnings = read(fetched(item, Path(folder)), item.audio, self.limits)
+                tracks = self._read(item, Path(folder))
+                warnings = tracks[0].warnings
             except VermilionError as error:
-                return {**row, "tracks": b"", "warnings": "[]", "error": json.dumps([type(error).__name__, str(error)])}
-        return {**row, "tracks": samples.tobytes(), "warnings": json.dumps(warnings), "error": ""}
+                problem = json.dumps([type(error).__name__, str(error)])
+                attempts = ALONE if isinstance(error, DecoderDied) else 1
+        samples = b"".join(track.samples.tobytes() for track in tracks)
+        return {
+            **row, "tracks": samples, "channels": len(tracks), "warnings": json.dumps(warnings),
+            "error": problem, "attempts": attempts,
+        }  # fmt: skip
+
+    def _read(self, item: Utterance, folder: Path) -> list[Recording]:
+        local = fetched(replace(item, audio=str(self.base / item.audio)) if "://" not in item.audio else item, folder)
+        try:
+            tracks = decoded(item, self.limits, folder, self.channels, local)
+        except VermilionError as error:  # the manifest's name for it, not ours
+            raise type(error)(str(error).replace(local.audio, item.audio)) from error
+        except (OSError, MemoryError) as error:
+            raise AudioError(f"cannot read {item.audio}: {str(error) or type(error).__name__}") from error
+        if sum(track.samples.nbytes for track in tracks) > LARGEST_ROW:
+            raise AudioLimitError(f"{item.audio} is too long to travel on Ray with {len(tracks)} channels; cut it")
+        return tracks
+
+
+def _forget_script() -> None:
+    """Processes that a worker of Ray starts would import Ray's own script again; they need nothing of it."""
+    script = sys.modules["__main__"]
+    if Path(getattr(script, "__file__", None) or "").name == "default_worker.py":
+        del script.__file__
 
 
 def fetched(item: Utterance, folder: Path) -> Utterance:
@@ -266,8 +412,10 @@ class Actor:
 
     def __init__(self, build: Callable[[], Pipeline], limits: WorkerOptions) -> None:
         """Load the models."""
-        # what comes here is decoded already: it is read back from files of this process
-        self.pool = WorkerPool(build, replace(limits, workers=1, isolate=False)).__enter__()
+        _forget_script()
+        self.folder = tempfile.TemporaryDirectory(prefix="vermilion-ray-")
+        self.handed = Handed(self.folder.name)
+        self.pool = WorkerPool(build, replace(limits, workers=1), self.handed).__enter__()
 
     def __call__(self, table: Any) -> dict[str, list[Any]]:
         """Transcribe a block of `Fetch`'s rows."""
@@ -277,26 +425,43 @@ class Actor:
             for name, value in zip(out, values, strict=True):
                 out[name].append(value)
 
-        warnings: dict[str, list[str]] = {}
-        with tempfile.TemporaryDirectory(prefix="vermilion-ray-") as folder:
-            ready = []
-            for number, row in enumerate(table.to_pylist()):
-                if row["error"]:
-                    add(row["id"], "", json.dumps([*json.loads(row["error"]), "audio"]), 1, 0.0)
-                    continue
-                place = Path(folder) / f"{number}.wav"
-                soundfile.write(
-                    place, np.frombuffer(row["tracks"], "<i2"), SAMPLE_RATE, subtype="PCM_16", format="RF64"
-                )
-                warnings[row["id"]] = json.loads(row["warnings"])
-                language = json.loads(row["item"])["language"]
-                ready.append(Utterance(row["id"], str(place), language=language))
-            for done in self.pool.run(iter(ready)):
-                said = done.result
-                if isinstance(said, Transcript):
-                    said = replace(said, warnings=[*warnings[done.utterance.id], *said.warnings])
-                add(done.utterance.id, *_texts(said), done.attempts, done.seconds)
+        ready = []
+        for row in table.to_pylist():
+            if row["error"]:
+                add(row["id"], "", json.dumps([*json.loads(row["error"]), "audio"]), row["attempts"], 0.0)
+            else:
+                self.handed.put(row)
+                ready.append(Utterance(**json.loads(row["item"])))
+        for done in self.pool.run(iter(ready)):
+            self.handed.drop(done.utterance)
+            add(done.utterance.id, *_texts(done.result), done.attempts, done.seconds)
         return out
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Hands the samples of `Fetch`'s rows to the process with the pipeline, by files."""
+
+    folder: str
+
+    def put(self, row: Mapping[str, Any]) -> None:
+        """Keep the samples of a row."""
+        samples = np.frombuffer(row["tracks"], "<i2").reshape(row["channels"], -1)
+        np.save(self._place(row["id"], ".npy"), samples)
+        self._place(row["id"], ".json").write_text(row["warnings"], encoding="utf-8")
+
+    def drop(self, item: Utterance) -> None:
+        """Forget them."""
+        for suffix in (".npy", ".json"):
+            self._place(item.id, suffix).unlink(missing_ok=True)
+
+    def __call__(self, item: Utterance, limits: WorkerOptions, folder: Path, channels: str) -> list[Recording]:
+        """The recordings of an item, as `decoded` gives them."""
+        warnings = json.loads(self._place(item.id, ".json").read_text(encoding="utf-8"))
+        return recordings(item, list(np.load(self._place(item.id, ".npy"), allow_pickle=False)), warnings)
+
+    def _place(self, name: str, suffix: str) -> Path:
+        return Path(self.folder) / f"{key_of(name):016x}{suffix}"
 
 
 def _texts(result: Transcript | Failure) -> tuple[str, str]:
@@ -309,7 +474,7 @@ def _texts(result: Transcript | Failure) -> tuple[str, str]:
 def _error(kind: str, message: str) -> VermilionError:
     from vermilion import errors
 
-    known = getattr(errors, kind, ModelError)
+    known = DecoderDied if kind == DecoderDied.__name__ else getattr(errors, kind, ModelError)
     return known(message) if isinstance(known, type) and issubclass(known, VermilionError) else ModelError(message)
 
 

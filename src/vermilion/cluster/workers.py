@@ -19,11 +19,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vermilion.audio import SAMPLE_RATE, Recording, iter_blocks
-from vermilion.audio.isolation import DecoderDied, Decoding, decode
+from vermilion.audio import Recording
+from vermilion.audio.isolation import DecoderDied
+from vermilion.cluster.reading import Decoder, Reader, decoded
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance
@@ -54,6 +52,8 @@ class WorkerOptions:
     """Processes with a pipeline each."""
     chunk: int = 16
     """Items that a worker takes at once: their segments share batches."""
+    chunk_seconds: float = 600.0
+    """Seconds of audio with which a chunk is full in any case, where the manifest says how long items are."""
     patience: float = 1800.0
     """Seconds that a worker may be silent before it is taken for hanging and ended."""
     decode_seconds: float = 600.0
@@ -102,9 +102,15 @@ class _Worker:
 class WorkerPool:
     """Runs items in processes; results come as they are ready, in any order."""
 
-    def __init__(self, build: Callable[[], Pipeline], options: WorkerOptions) -> None:
-        """Take what builds a pipeline inside a worker (it is pickled) and how they run."""
-        self.build, self.options = build, options
+    def __init__(self, build: Callable[[], Pipeline], options: WorkerOptions, reader: Reader | None = None) -> None:
+        """Take what the processes are made of.
+
+        Args:
+            build: makes a pipeline inside a worker; it is pickled.
+            options: how they run.
+            reader: of recordings, inside a worker (it is pickled); None = `decoded`.
+        """
+        self.build, self.options, self.reader = build, options, reader
         self.models: dict[str, str] = {}
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -182,7 +188,7 @@ class WorkerPool:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=main, args=(theirs, self.build, self.options, number))
+        process = self._context.Process(target=main, args=(theirs, self.build, self.options, number, self.reader))
         process.name = f"{_SAMPLES}{self._token}-{number}-"
         with _deaf():
             process.start()
@@ -191,9 +197,11 @@ class WorkerPool:
 
     def _chunk(self, utterances: Iterator[Utterance]) -> _Work | None:
         items: list[Utterance] = []
+        seconds = 0.0
         for utterance in utterances:
             items.append(utterance)
-            if len(items) >= self.options.chunk:
+            seconds += utterance.duration or 0.0
+            if len(items) >= self.options.chunk or seconds >= self.options.chunk_seconds:
                 break
         return _Work(tuple(items)) if items else None
 
@@ -292,7 +300,13 @@ def _end_of(process: SpawnProcess) -> str:
 # ---- inside a worker
 
 
-def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerOptions, number: int = 0) -> None:
+def main(
+    connection: Connection,
+    build: Callable[[], Pipeline],
+    options: WorkerOptions,
+    number: int = 0,
+    reader: Reader | None = None,
+) -> None:
     """Build the pipeline, then answer chunks until the other end closes."""
     for number_of_signal in _PARENTS:
         signal.signal(number_of_signal, signal.SIG_IGN)
@@ -303,6 +317,9 @@ def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerO
     except VermilionError as error:
         connection.send(error)
         return
+    except MemoryError:
+        connection.send(ModelError("the models cannot be loaded: they need more memory than a worker may take"))
+        return
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         connection.send(ModelError(f"the models cannot be loaded: {error}"))
         return
@@ -312,7 +329,8 @@ def main(connection: Connection, build: Callable[[], Pipeline], options: WorkerO
         suppress(EOFError, OSError),
     ):
         while (items := connection.recv()) is not None:
-            for answer in transcribe(pipeline, items, Decoder(items, options, Path(folder), pipeline.options.channels)):
+            read = Decoder(items, options, Path(folder), pipeline.options.channels, reader or decoded)
+            for answer in transcribe(pipeline, items, read):
                 connection.send(answer)
             connection.send(None)
 
@@ -332,26 +350,6 @@ def own_gpu(gpus: int, number: int) -> None:
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         names = visible or [str(i) for i in range(gpus)]
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Reads items one after the other, each in a process of its own under limits."""
-
-    items: Sequence[Utterance]
-    options: WorkerOptions
-    folder: Path
-    channels: str
-
-    def __call__(self, index: int) -> list[Recording] | VermilionError:
-        """The recordings of an item, or why there are none."""
-        item = self.items[index]
-        try:
-            return decoded(item, self.options, self.folder, self.channels)
-        except VermilionError as error:
-            return error
-        except OSError as error:  # of the folder for samples, or of the system's limits
-            return AudioError(f"cannot read {item.audio}: {error.strerror or error}")
 
 
 def transcribe(
@@ -411,76 +409,3 @@ def spoken(utterance: Utterance) -> str | None:
     if code not in LANGUAGES:
         return None
     return f"{code} {dialect}" if dialect in DIALECTS else code
-
-
-def decoded(utterance: Utterance, options: WorkerOptions, folder: Path, channels: str) -> list[Recording]:
-    """Read a recording in a process of its own under limits, or the stretch that the manifest names.
-
-    Raises:
-        AudioError: it cannot be read within the limits.
-    """
-    source = utterance.source()
-    place = Path(utterance.audio) if isinstance(source, str) else folder / f"part-{os.getpid()}"
-    if isinstance(source, bytes):
-        place.write_bytes(source)
-    if not options.isolate:
-        samples, warnings = read(utterance, utterance.audio, options)
-        return [Recording(utterance.audio, samples, None, warnings)]
-    work = Decoding(
-        place,
-        folder / f"item-{os.getpid()}",
-        utterance.audio,
-        channels,
-        options.max_seconds,
-        options.decode_memory,
-        options.decode_seconds,
-    )
-    try:
-        found = decode(work)
-    except DecoderDied:  # once more: the machine may have been short of memory
-        found = decode(work)
-    tracks = []
-    for number, path in enumerate(found.tracks):
-        samples = np.fromfile(path, dtype="<i2")
-        path.unlink()
-        channel = number if channels == "separate" and len(found.tracks) > 1 else None
-        tracks.append(Recording(utterance.audio, stretch(samples, utterance), channel, list(found.warnings)))
-    return tracks
-
-
-def read(item: Utterance, name: str, limits: WorkerOptions) -> tuple[NDArray[np.int16], list[str]]:
-    """Decode in this process, for callers that are isolated already.
-
-    Args:
-        item: with a local file.
-        name: what messages call it.
-        limits: of length and time.
-
-    Raises:
-        AudioError: it cannot be read, or not in time.
-    """
-    warnings: list[str] = []
-    blocks: list[NDArray[np.int16]] = []
-    began = time.monotonic()
-    try:
-        for block in iter_blocks(item.source(), max_seconds=limits.max_seconds, warnings=warnings):
-            blocks.append(np.clip(np.rint(block[0] * 32768), -32768, 32767).astype("<i2"))
-            if time.monotonic() - began > limits.decode_seconds:
-                raise AudioError(f"cannot read {name}: decoding took longer than {limits.decode_seconds:g} seconds")
-    except VermilionError as error:
-        raise type(error)(str(error).replace(item.audio, name)) from error
-    return stretch(np.concatenate(blocks) if blocks else np.zeros(0, np.int16), item), warnings
-
-
-def stretch(samples: NDArray[np.int16], utterance: Utterance) -> NDArray[np.int16]:
-    """The part of a recording that its line names.
-
-    Raises:
-        AudioError: the recording ends before it.
-    """
-    first = round(utterance.offset * SAMPLE_RATE)
-    if first and first >= len(samples):
-        seconds = len(samples) / SAMPLE_RATE
-        raise AudioError(f"{utterance.audio} ends at {seconds:.2f} s, before {utterance.offset:.2f} s")
-    last = None if utterance.duration is None else first + round(utterance.duration * SAMPLE_RATE)
-    return samples[first:last]
