@@ -199,7 +199,7 @@ class Corpus:
     """Processes, each with the models; 0 = one per GPU, or one on a CPU (all its threads). On Ray the most actors, of
     which it starts as many as the work needs; 0 = as many as the cluster has room for."""
     worker_memory: float = 0.0
-    """GB of address space that a worker may take, on a CPU; 0 = no limit. One that needs more is replaced."""
+    """GB of address space that a worker may take, on a CPU; 0 = no limit. A segment that needs more fails."""
     rows_per_part: int = 1000
     """Rows of a part of the output."""
     chunk: int = 16
