@@ -17,7 +17,7 @@ from test_corpus import failures, options, origin, rows, run
 
 from vermilion.cli import main
 from vermilion.cluster.corpus import CorpusProgress
-from vermilion.cluster.ray_data import Fetch, Places, RayOptions, fetched, room, run_ray
+from vermilion.cluster.ray_data import Fetch, Places, RayOptions, chunk_of, fetched, room, run_ray
 from vermilion.cluster.workers import WorkerOptions
 from vermilion.errors import AudioError, ModelError, OptionsError
 from vermilion.manifests import Utterance
@@ -253,6 +253,15 @@ def test_a_single_core_and_a_shared_gpu_are_enough(tmp_path):
     assert same(tmp_path / "one", tmp_path / "two")
     assert same(tmp_path / "one", tmp_path / "three")
     assert len(list(notes.glob("*.notes"))) == 2
+
+
+def test_blocks_are_smaller_where_recordings_are_long():
+    def of(*lengths):
+        return chunk_of([Utterance(str(i), "a.wav", duration=n) for i, n in enumerate(lengths)], RayOptions(chunk=16))
+
+    assert [of(5.0), of(60.0), of(360.0), of(9000.0), of(0.0), of(None), of(60.0, None, 360.0), of()] == [
+        16, 10, 2, 1, 16, 16, 3, 16,
+    ]  # fmt: skip
 
 
 def test_a_cluster_that_cannot_be_reached_is_said(tmp_path):

@@ -12,6 +12,9 @@ import soundfile
 from corpus_helpers import write_rows
 from tiny import noise, write_aed, write_vad
 
+from vermilion.cluster.workers import WorkerOptions, WorkerPool
+from vermilion.manifests import Utterance
+
 HERE = Path(__file__).parent.parent / "benchmarks" / "scale"
 if not HERE.is_dir():
     pytest.skip("benchmarks/ is not part of this copy", allow_module_level=True)
@@ -132,6 +135,19 @@ def test_workers_share_a_gpu():
     assert [made.slowness(n, 8, 1) for n in (1, 4, 8)] == pytest.approx([1, 1, 2])
     times = [simulate([100.0] * 64, made, {"workers": w, "gpus": 1, "chunk": 1}).wall for w in (1, 4, 8)]
     assert times == pytest.approx([64 * 4, 64, 64])  # beyond four workers the GPU is what limits
+
+
+def test_chunks_are_those_of_the_job(tmp_path):
+    s = module("simulation")
+    durations = [100.0, 200.0, 400.0, 50.0, 700.0, 10.0, 10.0]
+    items = iter([Utterance(str(i), "x.wav", duration=seconds) for i, seconds in enumerate(durations)])
+    pool = WorkerPool(None, WorkerOptions(chunk=4))
+    real = []
+    while work := pool._chunk(items):
+        real.append(len(work.items))
+    assert real == [chunk.items for chunk in s.chunks_from(durations, 4)] == [3, 2, 2]
+    assert WorkerOptions().chunk_seconds == s.CHUNK_SECONDS
+    assert [s.grain(mean, 16) for mean in (5.0, 360.0, 7200.0)] == [16, 2, 1]
 
 
 # ---- a million hours

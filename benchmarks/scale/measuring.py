@@ -27,7 +27,7 @@ from vermilion.cluster.reading import Decoder, decoded
 from vermilion.cluster.rows import row
 from vermilion.cluster.store import Store
 from vermilion.cluster.workers import WorkerOptions, transcribe
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.manifests import Utterance, read_manifest, write_manifest
 from vermilion.pipeline import Pipeline
 from vermilion.runtime import usable_cores
 from vermilion.transcript import Transcript
@@ -148,10 +148,11 @@ def measure(
     if setting.workers > 1:
         say(f"one of {setting.workers} workers alone")
         alone = _together(items, setting, 1)
+    stages, load = tuple(_stages(copies)), _mean([copy.load for copy in alone])
     say("starting")
-    start, load = _start(setting, engine, starts), _mean([copy.load for copy in alone])
-    if engine == "ray":
-        start += load  # the driver asks once what the models are, then the actors load them
+    start = _start(setting, engine, starts, items)
+    if engine == "ray":  # its actors start with the first recording
+        start -= sum(stage.item for stage in stages)
     rows = [pair for copy in copies for pair in copy.transcripts]
     say("writing rows")
     made_by = provenance(copies[0].models, setting.models, setting.build().options, VadOptions())
@@ -164,7 +165,7 @@ def measure(
         workers=setting.workers,
         threads=setting.threads,
         cores=usable_cores(),
-        stages=tuple(_stages(copies)),
+        stages=stages,
         alone=_mean([c.wall for c in alone]) / _mean([c.wall for c in copies]),
         start=start,
         load=load,
@@ -279,13 +280,17 @@ def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return float(y.mean() - slope * x.mean()), slope
 
 
-def _start(setting: Setting, engine: str, starts: int) -> float:
-    """Median seconds of the command with an empty manifest: interpreter, imports, models, their hashes, the end."""
+def _start(setting: Setting, engine: str, starts: int, items: Sequence[Utterance]) -> float:
+    """Median seconds of the command with nothing to do: interpreter, imports, models, their hashes, the end.
+
+    Ray starts its actors only where there is something: the shortest recording is given to it.
+    """
     times = []
     for _ in range(starts):
         with tempfile.TemporaryDirectory(prefix="vermilion-scale-") as folder:
-            manifest = Path(folder) / "empty.jsonl"
-            manifest.touch()
+            manifest = Path(folder) / "few.jsonl"
+            shortest = min(items, key=lambda item: item.duration or 0.0)
+            write_manifest(manifest, [shortest] if engine == "ray" else [])
             began = time.perf_counter()
             command = setting.command(manifest, Path(folder) / "out", "--engine", engine)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -23,6 +23,8 @@ from figures import Figures
 LARGEST = 400_000
 """chunks that are simulated one by one; a larger job is simulated in chunks that are whole multiples"""
 HOUR = 3600.0
+CHUNK_SECONDS = 600.0
+"""seconds of audio with which a chunk is full in any case, as `WorkerOptions.chunk_seconds` says"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Cluster:
     engine: Literal["local", "ray"] = "local"
     """ray hands recordings out in rounds"""
     chunk: int = 16
-    """recordings that a worker takes at once"""
+    """recordings that a worker takes at once; fewer where they are long, see `CHUNK_SECONDS`"""
     round: int = 200_000
     """recordings that are handed to Ray at once; between two rounds the models are loaded again"""
     boot: float = 0.0
@@ -161,8 +163,8 @@ class _Node:
 
 def chunks_of(workload: Workload, chunk: int, rng: np.random.Generator) -> list[_Chunk]:
     """The whole job, in the chunks of a manifest in random order; at most `LARGEST` of them."""
-    total = workload.recordings
-    size = chunk * max(1, math.ceil(total / chunk / LARGEST))
+    total, few = workload.recordings, grain(workload.mean_seconds, chunk)
+    size = few * max(1, math.ceil(total / few / LARGEST))
     counts = [size] * (total // size) + ([total % size] if total % size else [])
     shift = -(workload.spread**2) / 2  # so that the mean is the mean
     if size <= 64:
@@ -176,10 +178,20 @@ def chunks_of(workload: Workload, chunk: int, rng: np.random.Generator) -> list[
     return [_Chunk(n, n * r * scale, p) for n, r, p in zip(counts, ratios, poison, strict=True)]
 
 
+def grain(mean_seconds: float, chunk: int) -> int:
+    """Recordings of a chunk, where they are of such a length."""
+    return max(1, min(chunk, round(CHUNK_SECONDS / mean_seconds)))
+
+
 def chunks_from(durations: Sequence[float], chunk: int) -> list[_Chunk]:
     """The chunks of a manifest whose lengths are known."""
-    shares = (durations[i : i + chunk] for i in range(0, len(durations), chunk))
-    return [_Chunk(len(share), sum(share)) for share in shares]
+    found: list[_Chunk] = []
+    for seconds in durations:
+        if not found or found[-1].items >= chunk or found[-1].audio >= CHUNK_SECONDS:
+            found.append(_Chunk(0, 0.0))
+        found[-1].items += 1
+        found[-1].audio += seconds
+    return found
 
 
 def simulate(
@@ -437,7 +449,7 @@ class _Run:
             chunk = worker.chunk
             if chunk is not None:
                 self._move(worker)
-                each, left = self._leave(worker, self.cluster.chunk)
+                each, left = self._leave(worker, min(chunk.items, self.cluster.chunk))
                 self.again.append(_Chunk(left, left * each, chunk.poison, chunk.alone))
             worker.version += 1
         self._ask(self.now, self.figures.load)

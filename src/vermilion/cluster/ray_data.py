@@ -9,6 +9,7 @@ guilty item.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -176,6 +177,9 @@ def ray_package(local: bool = False) -> Any:
         import ray.data
     except ImportError as error:
         raise MissingDependencyError('the engine ray needs: pip install "vermilion[ray]"') from error
+    for handler in logging.getLogger("ray.data").handlers:  # its remarks are in its log files; ours are for people
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
     return ray
 
 
