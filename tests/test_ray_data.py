@@ -17,7 +17,7 @@ from test_corpus import failures, options, origin, rows, run
 
 from vermilion.cli import main
 from vermilion.cluster.corpus import CorpusProgress
-from vermilion.cluster.ray_data import Fetch, Places, RayOptions, chunk_of, fetched, room, run_ray
+from vermilion.cluster.ray_data import Fetch, Places, RayOptions, chunk_of, dealt, fetched, room, round_of, run_ray
 from vermilion.cluster.workers import WorkerOptions
 from vermilion.errors import AudioError, ModelError, OptionsError
 from vermilion.manifests import Utterance
@@ -262,6 +262,19 @@ def test_blocks_are_smaller_where_recordings_are_long():
     assert [of(5.0), of(60.0), of(360.0), of(9000.0), of(0.0), of(None), of(60.0, None, 360.0), of()] == [
         16, 10, 2, 1, 16, 16, 3, 16,
     ]  # fmt: skip
+
+
+def test_long_recordings_are_begun_first_and_lie_in_different_blocks():
+    def of(lengths, blocks):
+        items = [Utterance(str(i), "a.wav", duration=n) for i, n in enumerate(lengths)]
+        return [item.duration if item.duration is not None else item.id for item in dealt(items, blocks)]
+
+    assert of([1.0, 9.0, 3.0, 8.0, 2.0, 7.0], 3) == [9.0, 3.0, 8.0, 2.0, 7.0, 1.0]
+    assert of([None] * 4, 2) == ["0", "1", "2", "3"]
+    assert sorted(map(str, of([1.0, None, 5.0], 2))) == ["1", "1.0", "5.0"]
+    assert round_of(1, 16) == 20_000
+    assert round_of(100, 16) == 800_000
+    assert round_of(10_000, 16) == 1_000_000
 
 
 def test_a_cluster_that_cannot_be_reached_is_said(tmp_path):

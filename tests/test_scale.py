@@ -12,6 +12,7 @@ import soundfile
 from corpus_helpers import write_rows
 from tiny import noise, write_aed, write_vad
 
+from vermilion.cluster.ray_data import round_of
 from vermilion.cluster.workers import WorkerOptions, WorkerPool
 from vermilion.manifests import Utterance
 
@@ -86,12 +87,12 @@ def test_a_recording_that_ends_workers_is_given_up_after_two():
 
 
 def test_rounds_of_ray_wait_for_each_other_and_load_the_models_again():
-    made = figures(0.5, load=5.0)
+    made = figures(0.5, start=5.0)
     durations = [2.0] * 3 + [20.0] + [2.0] * 4  # the fourth holds up the first round
     one = simulate(durations, made, {"workers": 2, "chunk": 1, "engine": "ray", "round": 100})
     two = simulate(durations, made, {"workers": 2, "chunk": 1, "engine": "ray", "round": 4})
-    assert one.wall == pytest.approx(11)
-    assert two.wall == pytest.approx(11 + 5 + 2)
+    assert one.wall == pytest.approx(5 + 11)
+    assert two.wall == pytest.approx(5 + 11 + 5 + 2)
 
 
 def test_a_lost_node_is_replaced_and_its_chunks_are_done_again():
@@ -147,6 +148,7 @@ def test_chunks_are_those_of_the_job(tmp_path):
         real.append(len(work.items))
     assert real == [chunk.items for chunk in s.chunks_from(durations, 4)] == [3, 2, 2]
     assert WorkerOptions().chunk_seconds == s.CHUNK_SECONDS
+    assert all(s.Cluster(10, w, chunk=c).in_a_round == round_of(10 * w, c) for w in (1, 100) for c in (1, 16))
     assert [s.grain(mean, 16) for mean in (5.0, 360.0, 7200.0)] == [16, 2, 1]
 
 
@@ -156,7 +158,7 @@ def test_chunks_are_those_of_the_job(tmp_path):
 def test_a_million_hours_keep_their_sum_and_are_the_same_again():
     s = module("simulation")
     load = s.Workload(1e6, 30.0, 0.8, poison=1e-6)
-    chunks = s.chunks_of(load, 16, np.random.default_rng(1))
+    chunks = s.chunks_of(load, s.Cluster(100, 16), np.random.default_rng(1))
     assert len(chunks) <= s.LARGEST
     assert sum(c.items for c in chunks) == load.recordings == 120_000_000
     assert sum(c.audio for c in chunks) == pytest.approx(3.6e9)
@@ -169,6 +171,16 @@ def test_a_million_hours_keep_their_sum_and_are_the_same_again():
     assert one.runs[0] != one.runs[1]
     ideal = 500 * 3600 * 0.5 / 40
     assert ideal < one.middle("wall") < 1.5 * ideal
+
+
+def test_rounds_are_simulated_finely_enough():
+    s = module("simulation")
+    load = s.Workload(1e5, 30.0, 0.0)  # 12 million recordings
+    coarse = s.chunks_of(load, s.Cluster(100, 16), np.random.default_rng(1))
+    fine = s.chunks_of(load, s.Cluster(100, 16, engine="ray"), np.random.default_rng(1))
+    assert coarse[0].items == 32
+    assert fine[0].items == 16
+    assert s.Cluster(100, 16).in_a_round / (1600 * fine[0].items) < s.WAVES  # it cannot be finer than the job
 
 
 def test_the_command_predicts_from_the_figures_in_the_folder(capsys):

@@ -153,7 +153,7 @@ def measure(
     start = _start(setting, engine, starts, items)
     if engine == "ray":  # its actors start with the first recording
         start -= sum(stage.item for stage in stages)
-    rows = [pair for copy in copies for pair in copy.transcripts]
+    rows = copies[0].transcripts  # the other copies have the same
     say("writing rows")
     made_by = provenance(copies[0].models, setting.models, setting.build().options, VadOptions())
     writing, line = _rows(rows, made_by, "jsonl")
@@ -172,7 +172,7 @@ def measure(
         row=writing,
         row_bytes=line,
         parquet_bytes=column,
-        audio_bytes=_stored(items) / (audio / len(copies)),
+        audio_bytes=_stored(items) / audio,
         mean_seconds=audio / len(rows),
         note=f"{len(items)} recordings; vermilion {importlib.metadata.version('vermilion')}",
     )

@@ -444,7 +444,7 @@ def _predict(one: argparse.ArgumentParser) -> None:
     one.add_argument("--gpus", type=int, default=0, help="of a node")
     one.add_argument("--engine", choices=("local", "ray"), default="ray")
     one.add_argument("--chunk", type=int, default=16)
-    one.add_argument("--round", type=int, default=Cluster.round)
+    one.add_argument("--round", type=int, default=0, help="recordings handed to Ray at once; 0 = as the job does")
     one.add_argument("--boot", type=float, default=0.0, help="seconds until a node is there")
     one.add_argument("--per-minute", type=float, default=0.0, help="nodes that are added in a minute; 0 = all at once")
     one.add_argument("--idle", type=float, default=float("inf"), help="seconds until an idle node is given back")

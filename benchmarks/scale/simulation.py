@@ -19,9 +19,14 @@ from typing import Literal
 
 import numpy as np
 from figures import Figures
+from numpy.typing import NDArray
 
 LARGEST = 400_000
 """chunks that are simulated one by one; a larger job is simulated in chunks that are whole multiples"""
+HARDEST = 3_000_000
+"""the same where rounds of Ray end on single chunks"""
+WAVES = 60
+"""chunks of a worker and round that a simulation of rounds has at least"""
 HOUR = 3600.0
 CHUNK_SECONDS = 600.0
 """seconds of audio with which a chunk is full in any case, as `WorkerOptions.chunk_seconds` says"""
@@ -62,8 +67,9 @@ class Cluster:
     """ray hands recordings out in rounds"""
     chunk: int = 16
     """recordings that a worker takes at once; fewer where they are long, see `CHUNK_SECONDS`"""
-    round: int = 200_000
-    """recordings that are handed to Ray at once; between two rounds the models are loaded again"""
+    round: int = 0
+    """recordings that are handed to Ray at once; 0 = as many as the job takes (`vermilion.cluster.ray_data.round_of`);
+    the actors of the next round start when one is through"""
     boot: float = 0.0
     """seconds from asking for a machine until it is there"""
     per_minute: float = 0.0
@@ -89,12 +95,17 @@ class Cluster:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        least = {"nodes": self.nodes, "workers": self.workers, "chunk": self.chunk, "round": self.round}
+        least = {"nodes": self.nodes, "workers": self.workers, "chunk": self.chunk}
         for name, value in least.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.speed <= 0:
             raise ValueError(f"speed is {self.speed:g}; it must be above 0")
+
+    @property
+    def in_a_round(self) -> int:
+        """Recordings of a round."""
+        return self.round or min(1_000_000, max(20_000, 500 * self.nodes * self.workers * self.chunk))
 
 
 @dataclass(frozen=True)
@@ -161,21 +172,49 @@ class _Node:
     gone: bool = False
 
 
-def chunks_of(workload: Workload, chunk: int, rng: np.random.Generator) -> list[_Chunk]:
-    """The whole job, in the chunks of a manifest in random order; at most `LARGEST` of them."""
-    total, few = workload.recordings, grain(workload.mean_seconds, chunk)
-    size = few * max(1, math.ceil(total / few / LARGEST))
-    counts = [size] * (total // size) + ([total % size] if total % size else [])
-    shift = -(workload.spread**2) / 2  # so that the mean is the mean
+def chunks_of(workload: Workload, cluster: Cluster, rng: np.random.Generator) -> list[_Chunk]:
+    """The whole job, in the chunks of a manifest in random order, or in some of them together."""
+    total, few = workload.recordings, grain(workload.mean_seconds, cluster.chunk)
+    together = max(1, math.ceil(total / few / LARGEST))
+    if cluster.engine == "ray":
+        if total > cluster.in_a_round:
+            fine = max(1, cluster.in_a_round // (few * cluster.nodes * cluster.workers * WAVES))
+            together = min(together, max(fine, math.ceil(total / few / HARDEST)))
+        counts, sums = _dealt(total, few * together, cluster.in_a_round, workload.spread, rng)
+    else:
+        counts, sums = _in_turn(total, few * together, workload.spread, rng)
+    poison = rng.binomial(counts, workload.poison) if workload.poison else np.zeros(len(counts), np.int64)
+    audio = sums * (workload.hours * HOUR / sums.sum())
+    return [_Chunk(*values) for values in zip(counts.tolist(), audio.tolist(), poison.tolist(), strict=True)]
+
+
+def _in_turn(
+    total: int, size: int, spread: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Recordings of chunks in the order of the manifest, and their lengths together in means."""
+    counts = np.full(math.ceil(total / size), size)
+    counts[-1] = total - size * (len(counts) - 1)
+    shift = -(spread**2) / 2  # so that the mean is the mean
     if size <= 64:
-        drawn = rng.lognormal(shift, workload.spread, (len(counts), size)) if workload.spread else None
-        ratios = [1.0] * len(counts) if drawn is None else drawn.mean(axis=1).tolist()
-    else:  # a sum of many
-        deviation = math.sqrt((math.exp(workload.spread**2) - 1) / size)
-        ratios = np.maximum(0.05, rng.normal(1.0, deviation, len(counts))).tolist()
-    poison = rng.binomial(counts, workload.poison).tolist() if workload.poison else [0] * len(counts)
-    scale = workload.hours * HOUR / sum(n * r for n, r in zip(counts, ratios, strict=True))
-    return [_Chunk(n, n * r * scale, p) for n, r, p in zip(counts, ratios, poison, strict=True)]
+        return counts, counts * rng.lognormal(shift, spread, (len(counts), size)).mean(axis=1)
+    deviation = math.sqrt((math.exp(spread**2) - 1) / size)  # a sum of many
+    return counts, counts * np.maximum(0.05, rng.normal(1.0, deviation, len(counts)))
+
+
+def _dealt(
+    total: int, size: int, of_a_round: int, spread: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The same on Ray: in each round the longest come first, each in another chunk (`ray_data.dealt`)."""
+    counts, sums = [], []
+    for first in range(0, total, of_a_round):
+        here = min(of_a_round, total - first)
+        chunks = math.ceil(here / size)
+        lengths = np.zeros(chunks * size)
+        lengths[:here] = np.sort(rng.lognormal(-(spread**2) / 2, spread, here))[::-1]
+        there = (np.arange(chunks * size) < here).reshape(size, chunks)
+        counts.append(there.sum(axis=0))
+        sums.append(lengths.reshape(size, chunks).sum(axis=0))
+    return np.concatenate(counts), np.concatenate(sums)
 
 
 def grain(mean_seconds: float, chunk: int) -> int:
@@ -330,7 +369,7 @@ class _Run:
         return (
             self.cluster.engine == "ray"
             and self.in_round > 0
-            and self.in_round + chunk.items > max(self.cluster.round, chunk.items)
+            and self.in_round + chunk.items > max(self.cluster.in_a_round, chunk.items)
         )
 
     def _ready(self, worker: _Worker) -> None:
@@ -381,20 +420,20 @@ class _Run:
         self.driver, self.writing = max(self.driver, self.now) + taken, self.writing + taken
 
     def _round(self) -> None:
-        """Begin the next round of Ray where one is through: every worker loads its models anew."""
+        """Begin the next round of Ray where one is through: all actors start anew."""
         if self.open or self.again or self.ahead is None or not self._full(self.ahead):
             return
         self.in_round = 0
         for node in self.nodes:
             for worker in node.workers:
                 if worker.up and not node.gone:
-                    self._restart(worker)
+                    self._restart(worker, self.figures.start)
 
     # ---- deaths
 
-    def _restart(self, worker: _Worker) -> None:
+    def _restart(self, worker: _Worker, seconds: float) -> None:
         worker.up, worker.version = False, worker.version + 1
-        self._at(self.now + self.figures.load, "ready", worker, worker.version)
+        self._at(self.now + seconds, "ready", worker, worker.version)
 
     def _crash(self, worker: _Worker) -> None:
         """A worker dies; what it leaves is tried again item by item, and it comes back."""
@@ -412,7 +451,7 @@ class _Run:
             if several:  # a simulated chunk that stands for many: only the last of them was in hand
                 self.again.append(_Chunk(several, several * each))
             self.again.extend(_Chunk(1, each, int(i < chunk.poison), alone=True) for i in range(left - several))
-        self._restart(worker)
+        self._restart(worker, self.figures.load)
         self._settle(worker.node)
         self._wake()
         self._round()
@@ -492,6 +531,6 @@ def predict(workload: Workload, figures: Figures, cluster: Cluster, runs: int = 
     """
     found = []
     for number in range(seed, seed + runs):
-        chunks = chunks_of(workload, cluster.chunk, np.random.default_rng(number))
+        chunks = chunks_of(workload, cluster, np.random.default_rng(number))
         found.append(simulate(chunks, figures, cluster, seed=number, bytes_per_second=workload.bytes_per_second))
     return Prediction(workload, cluster, tuple(found))

@@ -82,8 +82,8 @@ class RayOptions:
     """GPUs that an actor books; a fraction lets several share one."""
     chunk: int = 16
     """Recordings of a block: their segments share batches."""
-    round: int = 200_000
-    """Items that are handed to Ray at once."""
+    round: int = 0
+    """Items that are handed to Ray at once; 0 = by the number of actors, see `round_of`."""
     limits: WorkerOptions = field(default_factory=WorkerOptions)
     """Limits of decoding, and of the process that has the models."""
 
@@ -148,7 +148,8 @@ def run_ray(
                 store.retry_failures()
             job = Corpus(store, made_by, options.redact, report)
             items = job.items(manifest)
-            while not stopped() and (some := list(islice(items, options.round))):
+            size = options.round or round_of(_room(ray, options).actors[1], options.chunk)
+            while not stopped() and (some := list(islice(items, size))):
                 for done in _round(ray, some, _Plan(build, options, channels)):
                     job.take(done)
             if not stopped():
@@ -294,7 +295,7 @@ def _stream(ray: Any, items: list[Utterance], plan: _Plan) -> Iterable[dict[str,
     options, places = plan.options, _room(ray, plan.options)
     chunk = chunk_of(items, options)
     blocks = -(-len(items) // chunk)
-    rows = [{"id": item.id, "item": json.dumps(vars(item))} for item in items]
+    rows = [{"id": item.id, "item": json.dumps(vars(item))} for item in dealt(items, blocks)]
     least, most = places.actors
     return (  # type: ignore[no-any-return]
         ray.data.from_items(rows, override_num_blocks=blocks)
@@ -315,6 +316,22 @@ def _stream(ray: Any, items: list[Utterance], plan: _Plan) -> Iterable[dict[str,
         )
         .iter_rows()
     )
+
+
+def round_of(actors: int, chunk: int) -> int:
+    """Items of a round: so many that it matters little when all actors wait for its last, and that fit the memory."""
+    return min(1_000_000, max(20_000, 500 * actors * chunk))
+
+
+def dealt(items: Sequence[Utterance], blocks: int) -> list[Utterance]:
+    """Items in such an order that the longest come first, each in another block, and blocks are about equally long.
+
+    A long recording that began last would keep all other actors waiting.
+    """
+    order = sorted(items, key=lambda item: -(item.duration or 0.0))  # stable: as they came where nothing is known
+    if all(item.duration is None for item in items):
+        return order
+    return [item for first in range(blocks) for item in order[first::blocks]]
 
 
 def chunk_of(items: Sequence[Utterance], options: RayOptions) -> int:
