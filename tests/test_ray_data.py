@@ -17,7 +17,8 @@ from test_corpus import failures, options, origin, rows, run
 
 from vermilion.cli import main
 from vermilion.cluster.corpus import CorpusProgress
-from vermilion.cluster.ray_data import Fetch, Places, RayOptions, chunk_of, dealt, fetched, room, round_of, run_ray
+from vermilion.cluster.ray_actors import Fetch, fetched
+from vermilion.cluster.ray_data import Places, RayOptions, chunk_of, dealt, room, round_of, run_ray
 from vermilion.cluster.workers import WorkerOptions
 from vermilion.errors import AudioError, ModelError, OptionsError
 from vermilion.manifests import Utterance

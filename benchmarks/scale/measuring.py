@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from figures import Figures, Stage
 
-from vermilion.cli.corpus import Build
+from vermilion.cli.corpus import Build, shared_out
 from vermilion.cli.options import Hardware, Llm, Search, Stages
 from vermilion.cluster.provenance import Provenance, provenance
 from vermilion.cluster.reading import Decoder, decoded
 from vermilion.cluster.rows import row
 from vermilion.cluster.store import Store
-from vermilion.cluster.workers import WorkerOptions, transcribe
+from vermilion.cluster.workers import WorkerOptions, next_chunk, transcribe
 from vermilion.manifests import Utterance, read_manifest, write_manifest
 from vermilion.pipeline import Pipeline
 from vermilion.runtime import usable_cores
@@ -56,13 +56,14 @@ class Setting:
 
     @property
     def threads(self) -> int:
-        """Of each worker, as the command line shares them out."""
-        return max(1, usable_cores() // self.workers)
+        """Of each worker."""
+        return self.build().options.threads
 
     def build(self) -> Build:
         """What makes the pipeline, as `vermilion transcribe` makes it."""
-        hardware = Hardware(device=self.device, precision=self.precision, threads=self.threads)  # type: ignore[arg-type]
-        return Build(self.models, Stages().pipeline_options(Search(), hardware, Llm()), VadOptions())
+        hardware = Hardware(device=self.device, precision=self.precision)  # type: ignore[arg-type]
+        options = Stages().pipeline_options(Search(), hardware, Llm())
+        return shared_out(self.workers, Build(self.models, options, VadOptions()))[1]
 
     def command(self, manifest: Path, folder: Path, *more: str) -> list[str]:
         """The command line that runs it."""
@@ -78,8 +79,6 @@ class Ledger:
     """Seconds by stage; stages that run inside others are not counted twice."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    calls: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    """(seconds of audio, seconds) of every recording, where a stage takes them one by one"""
     inside: str = ""
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,7 +226,8 @@ def _worked(pipeline: Pipeline, items: Sequence[Utterance], setting: Setting) ->
     decoding: list[tuple[float, float]] = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="vermilion-scale-") as folder:
-        for share in _chunks(items, setting.chunk):
+        waiting = iter(items)
+        while share := next_chunk(waiting, WorkerOptions(chunk=setting.chunk)):
             reader = Decoder(share, WorkerOptions(), Path(folder), pipeline.options.channels, decoded)
             spent: dict[int, float] = {}
 
@@ -247,11 +247,6 @@ def _worked(pipeline: Pipeline, items: Sequence[Utterance], setting: Setting) ->
     wall = time.perf_counter() - began
     ledger.seconds["other"] = wall - sum(ledger.seconds.values())
     return wall, dict(ledger.seconds), decoding, models, transcripts
-
-
-def _chunks(items: Sequence[Utterance], size: int) -> Iterator[Sequence[Utterance]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
 
 
 # ---- figures

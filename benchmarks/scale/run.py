@@ -1,10 +1,10 @@
 """Plan a corpus: measure a machine with a sample, predict wall time and cost of a million hours, check against runs.
 
-  python benchmarks/scale/run.py sample corpus.jsonl --share 0.02 --out sample.jsonl
+  python benchmarks/scale/run.py sample corpus.jsonl --share 0.02 --out sample.jsonl --rest rest.jsonl
   python benchmarks/scale/run.py measure sample.jsonl --models starter --workers 1,2 --out figures.json
   python benchmarks/scale/run.py predict --figures figures.json --hours 1000000 --nodes 50,100 --workers 32 \\
       --price 1.20 --node-failures 0.002 --boot 120 --per-minute 10
-  python benchmarks/scale/run.py check corpus.jsonl --figures figures.json --workers 1,2 --kill --out checks.jsonl
+  python benchmarks/scale/run.py check rest.jsonl --figures figures.json --workers 1,2 --kill --out checks.jsonl
 
 `bench` turns the output of `vermilion bench --json` into figures; `assume` makes those of a GPU node out of them and a
 speed that is said. docs/scale.md shows all of it.
@@ -182,7 +182,8 @@ def summary(figures: Figures, found: Prediction) -> dict[str, Any]:
     load, cluster = found.workload, found.cluster
     wall, node_hours = found.middle("wall"), found.middle("node_seconds") / HOUR
     seconds, read_bytes = load.hours * HOUR, load.hours * HOUR * load.bytes_per_second
-    rows = [per_item * load.recordings + per_second * seconds for per_item, per_second in _row_sizes(figures)]
+    sizes = (figures.row_bytes, figures.parquet_bytes)
+    rows = [per_item * load.recordings + per_second * seconds for per_item, per_second in sizes]
     return {
         "figures": figures.name,
         "measured": figures.measured,
@@ -205,10 +206,6 @@ def summary(figures: Figures, found: Prediction) -> dict[str, Any]:
         "rows_jsonl_gigabytes": rows[0] / 1e9,
         "rows_parquet_gigabytes": rows[1] / 1e9,
     }
-
-
-def _row_sizes(figures: Figures) -> tuple[tuple[float, float], tuple[float, float]]:
-    return figures.row_bytes, figures.parquet_bytes
 
 
 def described(figures: Figures, found: Prediction) -> str:
@@ -257,7 +254,7 @@ def check(asked: argparse.Namespace) -> int:
         for workers in asked.workers:
             figures = fitting(known, workers)
             for kill in (False, True) if asked.kill and workers > 1 else (False,):
-                setting = Setting(asked.models, workers, asked.chunk, asked.precision)
+                setting = Setting(asked.models, workers, asked.chunk, asked.precision, asked.device)
                 cluster = Cluster(workers=workers, engine=asked.engine, chunk=asked.chunk)
                 calm = simulate(chunks_from(durations, asked.chunk), figures, cluster).wall
                 at = figures.start + (calm - figures.start) / 2 if kill else None
@@ -393,7 +390,7 @@ def _sample(one: argparse.ArgumentParser) -> None:
     one.add_argument("--most", type=int, default=0, help="at most so many of them")
 
 
-def _job(one: argparse.ArgumentParser, engine: bool = True) -> None:
+def _job(one: argparse.ArgumentParser) -> None:
     one.add_argument("--models", default="starter")
     one.add_argument("--workers", type=numbers, default=[1], help="such as 1,2")
     one.add_argument("--chunk", type=int, default=16)

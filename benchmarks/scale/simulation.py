@@ -21,6 +21,10 @@ import numpy as np
 from figures import Figures
 from numpy.typing import NDArray
 
+from vermilion.cluster.ray_data import RayOptions, chunk_of, round_of
+from vermilion.cluster.workers import WorkerOptions, next_chunk
+from vermilion.manifests import Utterance
+
 LARGEST = 400_000
 """chunks that are simulated one by one; a larger job is simulated in chunks that are whole multiples"""
 HARDEST = 3_000_000
@@ -28,8 +32,8 @@ HARDEST = 3_000_000
 WAVES = 60
 """chunks of a worker and round that a simulation of rounds has at least"""
 HOUR = 3600.0
-CHUNK_SECONDS = 600.0
-"""seconds of audio with which a chunk is full in any case, as `WorkerOptions.chunk_seconds` says"""
+CHUNK_SECONDS = WorkerOptions.chunk_seconds
+"""seconds of audio with which a chunk is full in any case"""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ class Cluster:
     chunk: int = 16
     """recordings that a worker takes at once; fewer where they are long, see `CHUNK_SECONDS`"""
     round: int = 0
-    """recordings that are handed to Ray at once; 0 = as many as the job takes (`vermilion.cluster.ray_data.round_of`);
-    the actors of the next round start when one is through"""
+    """recordings that are handed to Ray at once; 0 = as many as the job takes; between two rounds actors start anew"""
     boot: float = 0.0
     """seconds from asking for a machine until it is there"""
     per_minute: float = 0.0
@@ -105,7 +108,7 @@ class Cluster:
     @property
     def in_a_round(self) -> int:
         """Recordings of a round."""
-        return self.round or min(1_000_000, max(20_000, 500 * self.nodes * self.workers * self.chunk))
+        return self.round or round_of(self.nodes * self.workers, self.chunk)
 
 
 @dataclass(frozen=True)
@@ -219,17 +222,15 @@ def _dealt(
 
 def grain(mean_seconds: float, chunk: int) -> int:
     """Recordings of a chunk, where they are of such a length."""
-    return max(1, min(chunk, round(CHUNK_SECONDS / mean_seconds)))
+    return chunk_of([Utterance("", "", duration=mean_seconds)], RayOptions(chunk=chunk))
 
 
 def chunks_from(durations: Sequence[float], chunk: int) -> list[_Chunk]:
     """The chunks of a manifest whose lengths are known."""
-    found: list[_Chunk] = []
-    for seconds in durations:
-        if not found or found[-1].items >= chunk or found[-1].audio >= CHUNK_SECONDS:
-            found.append(_Chunk(0, 0.0))
-        found[-1].items += 1
-        found[-1].audio += seconds
+    items = (Utterance("", "", duration=seconds) for seconds in durations)
+    found = []
+    while share := next_chunk(items, WorkerOptions(chunk=chunk)):
+        found.append(_Chunk(len(share), sum(item.duration or 0.0 for item in share)))
     return found
 
 

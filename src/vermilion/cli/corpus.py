@@ -22,6 +22,7 @@ from vermilion.vad import VadOptions
 if TYPE_CHECKING:
     from vermilion.cluster.corpus import CorpusProgress
     from vermilion.cluster.provenance import Provenance
+    from vermilion.cluster.store import Form
     from vermilion.cluster.workers import WorkerOptions
 
 FORMS = ("jsonl", "parquet")
@@ -57,7 +58,8 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         raise OptionsError("--manifest needs --output-dir for the rows")
     if form not in FORMS:
         raise OptionsError(f"rows of a corpus can be {' or '.join(FORMS)}, not {form}")
-    if form == "parquet":
+    chosen: Form = "parquet" if form == "parquet" else "jsonl"
+    if chosen == "parquet":
         from vermilion.cluster.tables import arrow
 
         arrow()  # say now that it is missing, not after a thousand rows
@@ -73,10 +75,10 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         memory=memory_of(corpus, build),
     )
     if corpus.engine == "ray":
-        return _on_ray(terminal, corpus, build, origin, folder, form, limits, json)
+        return _on_ray(terminal, corpus, build, origin, folder, chosen, limits, json)
     workers, build = shared_out(corpus.workers, build)
     options = CorpusOptions(
-        "parquet" if form == "parquet" else "jsonl",
+        chosen,
         corpus.rows_per_part,
         corpus.redact_paths,
         corpus.retry_failures,
@@ -93,7 +95,7 @@ def _on_ray(
     build: Build,
     origin: Callable[[dict[str, str]], Provenance],
     folder: Path,
-    form: str,
+    form: Form,
     limits: WorkerOptions,
     json: bool,
 ) -> int:
@@ -109,7 +111,7 @@ def _on_ray(
     # the actors of a cluster do not divide this machine's cores among them
     _, build = shared_out(0 if corpus.address or on_gpu else corpus.workers, build)
     options = RayOptions(
-        "parquet" if form == "parquet" else "jsonl",
+        form,
         corpus.rows_per_part,
         corpus.redact_paths,
         corpus.retry_failures,

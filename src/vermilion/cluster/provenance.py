@@ -31,7 +31,6 @@ ENTRIES = {
 }
 """what modules call themselves → the catalogue's models"""
 LLM, VLLM = "FireRedASR2-LLM", "FireRedASR2-LLM (vLLM)"
-CALIBRATION = "calibration.json"
 _BLOCK = 1 << 20
 
 
@@ -78,10 +77,7 @@ def provenance(
         CheckpointError: a model file cannot be read.
     """
     found = {stage: {"name": name} | _hashes_of(stage, name, models, options) for stage, name in names.items()}
-    if names.get("asr") in (
-        LLM,
-        VLLM,
-    ):  # word times come from the CTC head of the other recogniser, where it is present
+    if names.get("asr") in (LLM, VLLM):  # words are timed by the CTC head of the other recogniser, where it is present
         aligner = _hash_of("FireRedASR2-AED", models)
         found |= {"aligner": {"name": "FireRedASR2-AED"} | aligner} if aligner else {}
     # the number of threads and the size of windows change no row
@@ -94,9 +90,11 @@ def _hashes_of(stage: str, name: str, models: str | Path | None, options: Pipeli
     """Hashes of a model's files, and of its calibration where that is applied."""
     if name == VLLM:
         return _hash_for_vllm(models, options)
+    from vermilion.asr.calibration import FILE
+
     found = _hash_of(name, models)
     path = _path_of(name, models) if options.calibration and stage in ("asr", "fallback") else None
-    file = path / CALIBRATION if path is not None else None
+    file = path / FILE if path is not None else None
     if file is not None and file.is_file():
         found["calibration_sha256"] = _content(file)
     return found

@@ -70,6 +70,18 @@ class WorkerOptions:
     """Decode in a process of its own; without, the caller vouches for the files."""
 
 
+def next_chunk(utterances: Iterator[Utterance], options: WorkerOptions) -> tuple[Utterance, ...]:
+    """The items that a worker takes next; none where all are taken."""
+    items: list[Utterance] = []
+    seconds = 0.0
+    for utterance in utterances:
+        items.append(utterance)
+        seconds += utterance.duration or 0.0
+        if len(items) >= options.chunk or seconds >= options.chunk_seconds:
+            break
+    return tuple(items)
+
+
 @dataclass(frozen=True)
 class Done:
     """The answer for one item."""
@@ -196,14 +208,8 @@ class WorkerPool:
         return _Worker(process, ours)
 
     def _chunk(self, utterances: Iterator[Utterance]) -> _Work | None:
-        items: list[Utterance] = []
-        seconds = 0.0
-        for utterance in utterances:
-            items.append(utterance)
-            seconds += utterance.duration or 0.0
-            if len(items) >= self.options.chunk or seconds >= self.options.chunk_seconds:
-                break
-        return _Work(tuple(items)) if items else None
+        items = next_chunk(utterances, self.options)
+        return _Work(items) if items else None
 
     def _give(self, worker: _Worker, work: _Work) -> None:
         worker.work, worker.left, worker.heard = work, dict(enumerate(work.items)), time.monotonic()
