@@ -39,9 +39,9 @@ class Figures:
     alone: float = 1.0
     """time that a worker needs while its neighbours are idle, relative to all at work"""
     start: float = 0.0
-    """seconds from the command until the first worker takes a chunk"""
+    """seconds from the command until the first worker works at full speed"""
     load: float = 0.0
-    """seconds until a worker that is started again takes a chunk"""
+    """seconds until a worker that is started again works at full speed"""
     row: float = 0.0
     """seconds in which the driver writes a row"""
     row_bytes: tuple[float, float] = (0.0, 0.0)

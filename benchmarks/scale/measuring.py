@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import json
 import multiprocessing
@@ -114,6 +115,8 @@ class Copy:
 
     load: float
     """seconds until its models were there"""
+    warming: float
+    """seconds that the first recording took, a short one: decoders start, networks prepare themselves"""
     wall: float
     """seconds for its recordings"""
     seconds: dict[str, float]
@@ -147,11 +150,12 @@ def measure(
     if setting.workers > 1:
         say(f"one of {setting.workers} workers alone")
         alone = _together(items, setting, 1)
-    stages, load = tuple(_stages(copies)), _mean([copy.load for copy in alone])
+    stages = tuple(_stages(copies))
+    load = _mean([one.load + one.warming for one in alone])
     say("starting")
     start = _start(setting, engine, starts, items)
-    if engine == "ray":  # its actors start with the first recording
-        start -= sum(stage.item for stage in stages)
+    if engine == "local":  # on Ray a recording is a part of it
+        start += _mean([one.warming for one in copies])
     rows = copies[0].transcripts  # the other copies have the same
     say("writing rows")
     made_by = provenance(copies[0].models, setting.models, setting.build().options, VadOptions())
@@ -206,18 +210,24 @@ def _together(items: Sequence[Utterance], setting: Setting, count: int) -> list[
 
 def work(link: Connection, items: Sequence[Utterance], setting: Setting) -> None:
     """A worker: says when it is ready, waits for the others, works, says what it found, keeps the others company."""
+    # each decoder would import the script that was started, and this one has more to it than `python -m vermilion`
+    vars(sys.modules["__main__"]).pop("__file__", None)
     began = time.perf_counter()
     pipeline = setting.build()()
     load = time.perf_counter() - began
+    began = time.perf_counter()
+    _worked(pipeline, [_shortest(items)], setting)
+    warming = time.perf_counter() - began
     link.send(True)
     link.recv()
     found = _worked(pipeline, items, setting)
-    link.send(Copy(load, *found))
+    link.send(Copy(load, warming, *found))
     link.recv()
 
 
 def _worked(pipeline: Pipeline, items: Sequence[Utterance], setting: Setting) -> tuple[Any, ...]:
     ledger, models = Ledger(), pipeline.models()
+    pipeline = copy.copy(pipeline)
     for attribute, name in MODULES.items():
         module = getattr(pipeline, attribute)
         if module is not None:
@@ -254,11 +264,11 @@ def _worked(pipeline: Pipeline, items: Sequence[Utterance], setting: Setting) ->
 
 def _stages(copies: Sequence[Copy]) -> Iterator[Stage]:
     """Decoding has a cost per recording, that of its process; the others are shared out by the second of audio."""
-    audio = sum(seconds for copy in copies for seconds, _ in copy.decoding)
-    item, second = line_through([pair for copy in copies for pair in copy.decoding])
+    audio = sum(seconds for one in copies for seconds, _ in one.decoding)
+    item, second = line_through([pair for one in copies for pair in one.decoding])
     yield Stage("decoding", second, item)
     for name in dict.fromkeys([*MODULES.values(), "other"]):
-        spent = sum(copy.seconds.get(name, 0.0) for copy in copies)
+        spent = sum(one.seconds.get(name, 0.0) for one in copies)
         if spent:
             yield Stage(name, spent / audio)
 
@@ -284,13 +294,16 @@ def _start(setting: Setting, engine: str, starts: int, items: Sequence[Utterance
     for _ in range(starts):
         with tempfile.TemporaryDirectory(prefix="vermilion-scale-") as folder:
             manifest = Path(folder) / "few.jsonl"
-            shortest = min(items, key=lambda item: item.duration or 0.0)
-            write_manifest(manifest, [shortest] if engine == "ray" else [])
+            write_manifest(manifest, [_shortest(items)] if engine == "ray" else [])
             began = time.perf_counter()
             command = setting.command(manifest, Path(folder) / "out", "--engine", engine)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             times.append(time.perf_counter() - began)
     return float(np.median(times))
+
+
+def _shortest(items: Sequence[Utterance]) -> Utterance:
+    return min(items, key=lambda item: item.duration or 0.0)
 
 
 def _rows(

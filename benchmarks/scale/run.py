@@ -57,16 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sample(asked: argparse.Namespace) -> int:
-    """Draw recordings out of manifests; what is left can be the check."""
+    """Draw recordings out of manifests, of all lengths in their proportions; what is left can be the check."""
     from vermilion.manifests import read_manifest, write_manifest
 
+    rng = random.Random(asked.seed)
     items = [item for name in asked.manifests for item in read_manifest(name)]
-    random.Random(asked.seed).shuffle(items)
-    count = max(1, round(asked.share * len(items)))
-    write_manifest(asked.out, items[:count])
+    items.sort(key=lambda item: item.duration or 0.0)
+    count = min(len(items), max(1, round(asked.share * len(items))))
+    drawn = {
+        int((number + rng.random()) * len(items) / count) for number in range(count)
+    }  # one of each step of lengths
+    chosen, left = ([item for i, item in enumerate(items) if (i in drawn) == is_in] for is_in in (True, False))
+    for some in (chosen, left):
+        rng.shuffle(some)
+    write_manifest(asked.out, chosen)
     if asked.rest:
-        write_manifest(asked.rest, items[count : count + asked.most if asked.most else None])
-    print(f"{count} of {len(items)} recordings: {asked.out}")
+        write_manifest(asked.rest, left[: asked.most or None])
+    print(f"{len(chosen)} of {len(items)} recordings: {asked.out}")
     return 0
 
 
