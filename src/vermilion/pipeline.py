@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
+from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
@@ -29,9 +30,6 @@ from vermilion.transcript import (
 
 if TYPE_CHECKING:
     from vermilion.audio import AudioInput, Recording
-
-UNSUPPORTED_LANGUAGE = "unsupported-language"
-ROUTED = "routed"
 
 
 class VoiceDetector(Protocol):
@@ -399,6 +397,7 @@ class Pipeline:
         for unit, result in zip(units, isolated(work, units, "asr"), strict=True):
             if isinstance(result, Recognition):
                 unit.recognition = result
+                unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
 
     def _punctuate(self, units: list[Unit]) -> None:

@@ -89,6 +89,8 @@ class Recognition:
     """language that the recogniser itself assumed or found, if it tells"""
     model: str = ""
     """name of the model that answered"""
+    flags: list[str] = field(default_factory=list)
+    """machine-readable remarks on the text, e.g. "repetition" (`vermilion.flags`)"""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Sentence:
     language_confidence: float = 0.0
     channel: int | None = None
     flags: list[str] = field(default_factory=list)
-    """machine-readable remarks, e.g. "unsupported-language" """
+    """machine-readable remarks, e.g. "unsupported-language" (`vermilion.flags`)"""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the published keys (SPEC section 13) and ours."""
