@@ -93,7 +93,9 @@ class System:
 def load_system(root, cfg):
     """Build the pipeline from the published folders with the published quirks of each module."""
     asr_cfg, root = cfg.get("asr_cfg", {}), Path(root)
-    decoding = replace(decoding_options(asr_cfg), max_segment_seconds=1e6)  # quirk: long audio is never cut
+    decoding = decoding_options(asr_cfg)
+    if cfg.get("asr_type") == "llm":
+        decoding = llm_decoding(decoding, asr_cfg)
     options = PipelineOptions(
         vad=cfg.get("enable_vad", True),
         lid=cfg.get("enable_lid", True),
@@ -112,6 +114,12 @@ def load_system(root, cfg):
         options,
     )
     return System(pipeline)
+
+
+def llm_decoding(decoding, cfg):
+    """Options of the large recogniser; it uses no language model beside itself."""
+    penalties = {k: cfg[k] for k in ("repetition_penalty", "llm_length_penalty") if k in cfg}
+    return replace(decoding, lm_weight=0.0, **penalties)
 
 
 def _recognizer(folder, cfg):
