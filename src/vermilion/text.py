@@ -26,7 +26,7 @@ def needs_blank(left: str, right: str) -> bool:
 def join_texts(texts: Iterable[str]) -> str:
     """Join pieces of text, with a blank where both sides are written with blanks.
 
-    The published code joins sentences without any: "Hello speech.Hello speech."
+    The published code puts one only where . , ! or ? meets a letter: "in the living" + "Please" → "livingPlease".
     """
     joined = ""
     for text in texts:

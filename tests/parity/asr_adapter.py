@@ -26,7 +26,7 @@ def decoding_options(cfg):
         softmax_smoothing=cfg.get("softmax_smoothing", 1.25),
         length_penalty=cfg.get("aed_length_penalty", cfg.get("length_penalty", 0.6)),
         eos_penalty=cfg.get("eos_penalty", 1.0),
-        lm_weight=cfg.get("elm_weight", 0.0),
+        lm_weight=cfg.get("elm_weight", 0.0) if cfg.get("elm_dir", True) else 0.0,  # no model: the weight is idle
         timestamps=cfg.get("return_timestamp", False),
         max_segment_seconds=1e6,  # quirk: long audio is never cut
     )
@@ -67,9 +67,7 @@ class Asr:
         r = self.recognizer
         options = decoding_options({"beam_size": 1, "softmax_smoothing": 1.0, "length_penalty": 0.0, **cfg})
         encoded, lengths = self._encoded(wavs)
-        if elm_dir is not None and elm_dir not in self.models:
-            self.models[elm_dir] = load_language_model(elm_dir)
-        lm = LanguageModelScorer(self.models[elm_dir], options.lm_weight) if elm_dir else None
+        lm = LanguageModelScorer(self._language_model(elm_dir), options.lm_weight) if elm_dir else None
         limit = options.max_tokens or int(lengths.max())  # quirk: the limit of the longest utterance holds for all
         found = beam_search(
             r.decoder,
@@ -84,6 +82,11 @@ class Asr:
         )
         return [[{"ids": h.ids, "confidence": h.confidence if h.ids else None} for h in nbest] for nbest in found]
 
+    def _language_model(self, folder):
+        if folder and folder not in self.models:
+            self.models[folder] = load_language_model(folder)
+        return self.models.get(folder)
+
     def ctc(self, wav, ids):
         log_probs = self.recognizer.ctc_log_probs(load_audio(as_source(wav)))
         path = forced_align(log_probs, ids)
@@ -95,6 +98,7 @@ class Asr:
         samples = [load_audio(as_source(w)) for w in wavs]
         if options.max_tokens == 0:  # quirk: the limit of the longest utterance holds for all
             options = replace(options, max_tokens=max(encoder_frames(x) for x in samples))
+        self.recognizer.lm = self._language_model(cfg.get("elm_dir")) if options.lm_weight > 0 else None
         results = self.recognizer.recognize([(x, 16000) for x in samples], options)
         out = []
         for uttid, x, r in zip(uttids, samples, results, strict=True):

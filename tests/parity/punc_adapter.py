@@ -1,8 +1,9 @@
 """Punctuation: tokens, scores and the length limit come from the library; the text is assembled as published.
 
-Published quirks re-applied here, all listed in the punctuation rows of DEFECTS.md: tokens are lower-cased and blanks
-of the input lost, marks may fall inside a word, text rules depend on where regular expressions match, long texts
-are cut without context, the length limit is switched on by the longest item of a call and always marks the last token.
+Published quirks re-applied here, all listed in the punctuation rows of DEFECTS.md: tokens are lower-cased and spaces
+of the input lost, punctuation may fall inside a word, text rules depend on where regular expressions match, long texts
+are cut without context, the length limit is switched on by the longest item of a call and always punctuates the last
+token. Empty words are left out beforehand, which is right and which the checker accepts.
 """
 
 import re
@@ -15,6 +16,7 @@ from vermilion.punc.restorer import softmax
 from vermilion.punc.tokens import UNKNOWN
 
 _WORDLIKE = re.compile(r"[A-Za-z0-9#]")
+_FINAL = tuple(".!?。？！")
 _ASCII = {"，": ",", "。": ".", "？": "?", "！": "!"}
 
 
@@ -63,6 +65,7 @@ class _Punc:
         ]
 
     def process_with_timestamp(self, items):
+        items = [[w for w in item if w[0].strip()] for item in items]
         per_word = [[self._tokens(word) for word, _, _ in item] for item in items]
         tokens = [[t for ts, _ in words for t in ts] for words in per_word]
         scores = self.restorer.logits([[i for _, ids in words for i in ids] for words in per_word])
@@ -78,15 +81,19 @@ class _Punc:
 
     def _sentences(self, words, labels):
         out, text, start = [], "", 0.0
+
+        def add(written, end):
+            out.append([punc_text_fix(written, begins=not out or out[-1][0][-1:] in _FINAL), start, end])
+
         for i, ((word, begin, end), label) in enumerate(zip(words, labels, strict=True)):
             start = start if text else begin
             blank = text and _WORDLIKE.search(word) and _WORDLIKE.search(words[i - 1][0])
             text += (" " if blank else "") + word.lower() + self.restorer.labels[label]
             if label:
-                out.append([punc_text_fix(text.replace("  ", " ")), start, end])
+                add(text.replace("  ", " "), end)
                 text = ""
             elif i == len(words) - 1:
-                out.append([punc_text_fix(text), start, end])
+                add(text, end)
         return out
 
 
@@ -100,8 +107,11 @@ def punc_length_limit(tokens, logits, max_length):
     return labels
 
 
-def punc_text_fix(text):
-    """Quirk: the published regular expressions (SPEC section 11.6) instead of rules by neighbours."""
+def punc_text_fix(text, begins=True):
+    """Quirk: the published regular expressions (SPEC section 11.6) instead of rules by neighbours.
+
+    `begins`: a sentence starts here, as the published code judges it by the one before (section 11.4).
+    """
     text = text.lower()
     for wide, ascii_mark in _ASCII.items():
         text = re.sub(f"([a-z]){wide}([a-z])", rf"\1{ascii_mark} \2", text)
@@ -109,5 +119,6 @@ def punc_text_fix(text):
     text = re.sub("( [a-z']+)([，。？！])$", lambda m: m[1] + _ASCII[m[2]], text)
     for person in ("i", "i'm", "i'd", "i've", "i'll"):
         text = re.sub(f"^{person} ", person.capitalize() + " ", text).replace(f" {person} ", f" {person.capitalize()} ")
-    text = re.sub("^[a-z]", lambda m: m[0].upper(), text)
+    if begins:
+        text = re.sub("^[a-z]", lambda m: m[0].upper(), text)
     return re.sub(r"([.!?。？！])\s+([a-z])", lambda m: m[1] + " " + m[2].upper(), text)

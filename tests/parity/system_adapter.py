@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from asr_adapter import decoding_options, published_words
 from punc_adapter import load_punc
 from vad_adapter import load_vad
 
+from vermilion.asr import AedRecognizer, LlmRecognizer
 from vermilion.audio import load_audio
 from vermilion.formats import save
 from vermilion.formats.subtitles import SubtitleOptions
@@ -41,15 +43,10 @@ class PublishedRecognizer:
     """Our recogniser with the published word times (quirk: a start is pulled back to the end before it)."""
 
     recognizer: Any
-    silent: dict[int, float] = field(default_factory=dict)
-    """number of samples → confidence of segments without text"""
     name: str = "FireRedASR2-AED"
 
     def recognize(self, recordings, options, /):
         results = self.recognizer.recognize(recordings, options)
-        for r, (samples, _) in zip(results, recordings, strict=True):
-            if not isinstance(r, Failure) and not r.text:
-                self.silent[len(samples)] = r.confidence
         return [
             r if isinstance(r, Failure) else replace(r, words=published_words(r, len(audio[0]) / audio[1]))
             for r, audio in zip(results, recordings, strict=True)
@@ -90,30 +87,15 @@ class System:
         transcript = self.pipeline.transcribe(wav, utterance_id=uttid)
         if transcript.failures:
             raise transcript.failures[0].error
-        result = published_result(transcript)
-        if not self.pipeline.options.decoding.timestamps:
-            self.keep_empty(transcript, result)
-        return result
-
-    def keep_empty(self, transcript, result):
-        """Quirk: without timestamps a segment of nothing but silence marks stays as an empty sentence."""
-        for segment in transcript.segments:
-            if any(segment.start <= s.start < segment.end for s in transcript.sentences):
-                continue
-            confidence = self.pipeline.recognizer.silent[round(segment.duration * 16000)]
-            language = next((x for x in transcript.languages if x.start <= segment.start < x.end), None)
-            empty = Sentence("", segment.start, segment.end, confidence=confidence)
-            if language is not None:
-                found = {"language": language.language, "dialect": language.dialect}
-                empty = replace(empty, **found, language_confidence=language.confidence)
-            result["sentences"].append(empty.to_dict())
-        result["sentences"].sort(key=lambda s: s["start_ms"])
+        return published_result(transcript)
 
 
 def load_system(root, cfg):
     """Build the pipeline from the published folders with the published quirks of each module."""
-    asr_cfg = cfg.get("asr_cfg", {})
-    decoding = replace(decoding_options(asr_cfg), max_segment_seconds=1e6)  # quirk: long audio is never cut
+    asr_cfg, root = cfg.get("asr_cfg", {}), Path(root)
+    decoding = decoding_options(asr_cfg)
+    if cfg.get("asr_type") == "llm":
+        decoding = llm_decoding(decoding, asr_cfg)
     options = PipelineOptions(
         vad=cfg.get("enable_vad", True),
         lid=cfg.get("enable_lid", True),
@@ -121,23 +103,33 @@ def load_system(root, cfg):
         events=False,
         decoding=decoding,
     )
-    from vermilion.asr import AedRecognizer
-
-    root = Path(root)
     pipeline = Pipeline(
-        PublishedDetector(load_vad(str(root / "FireRedVAD/VAD"), cfg.get("vad", {}))) if options.vad else None,
-        LanguageIdentifier.from_pretrained(root / "FireRedLID") if options.lid else None,
-        PublishedRecognizer(AedRecognizer.from_pretrained(root / cfg.get("asr", "FireRedASR2-AED"))),
-        PublishedRestorer(load_punc(str(root / "FireRedPunc"), cfg.get("punc", {})), cfg.get("punc_batch_size", 1))
-        if options.punctuation
-        else None,
+        PublishedDetector(load_vad(str(root / cfg.get("vad_dir", "FireRedVAD/VAD")), cfg.get("vad", {}))),
+        LanguageIdentifier.from_pretrained(root / cfg.get("lid_dir", "FireRedLID")) if options.lid else None,
+        PublishedRecognizer(_recognizer(root / cfg.get("asr", "FireRedASR2-AED"), cfg)),
+        PublishedRestorer(
+            load_punc(str(root / cfg.get("punc_dir", "FireRedPunc")), cfg.get("punc", {})),
+            cfg.get("punc_batch_size", 1),
+        ),
         options,
     )
     return System(pipeline)
 
 
+def llm_decoding(decoding, cfg):
+    """Options of the large recogniser; it uses no language model beside itself."""
+    penalties = {k: cfg[k] for k in ("repetition_penalty", "llm_length_penalty") if k in cfg}
+    return replace(decoding, lm_weight=0.0, **penalties)
+
+
+def _recognizer(folder, cfg):
+    if cfg.get("asr_type", "aed") == "llm":
+        return LlmRecognizer.from_pretrained(folder)
+    return AedRecognizer.from_pretrained(folder, lm_dir=cfg.get("asr_cfg", {}).get("elm_dir") or None)
+
+
 def published_result(transcript: Transcript) -> dict[str, Any]:
-    """Our result with the published truncation of times (quirk) and no blank between sentences (quirk)."""
+    """Our result with the published truncation of times (quirk) and the published join of sentences (quirk)."""
     starts = [s.start for s in transcript.segments]
     result = {k: v for k, v in transcript.to_dict().items() if k in PUBLISHED_KEYS}
     ends = {round(s.end, 3) for s in transcript.segments}
@@ -147,8 +139,13 @@ def published_result(transcript: Transcript) -> dict[str, Any]:
     for word, out in zip(transcript.words, result["words"], strict=True):
         out["start_ms"], out["end_ms"] = truncated(word.start, starts), truncated(word.end, starts)
     result["vad_segments_ms"] = [[int(s.start * 1000), int(s.end * 1000)] for s in transcript.segments]
-    result["text"] = "".join(s.text for s in transcript.sentences)
+    result["text"] = published_text([s.text for s in transcript.sentences])
     return result
+
+
+def published_text(sentences: list[str]) -> str:
+    """Quirk: a space between sentences only where . , ! or ? meets a letter (SPEC section 13.7)."""
+    return re.sub(r"([.,!?])\s*([a-zA-Z])", r"\1 \2", "".join(sentences))
 
 
 def truncated(time: float, starts: list[float]) -> int:
@@ -163,11 +160,13 @@ def run_cli(checkpoints, wavs, args, outdir):
     system = load_system(
         checkpoints,
         {
-            "asr_cfg": {"return_timestamp": bool(a.return_timestamp)},
-            "vad": {k: getattr(a, k) for k in VAD_DEFAULTS},
+            "asr_cfg": {k: getattr(a, k) for k in ASR_DEFAULTS},
+            "asr_type": a.asr_type,
+            "asr": a.asr_model_dir or ("FireRedASR2-LLM" if a.asr_type == "llm" else "FireRedASR2-AED"),
+            "vad": {k: getattr(a, k) for k in VAD_DEFAULTS} | {"chunk_max_frame": a.vad_chunk_max_frame},
             "punc": {"sentence_max_length": a.punc_sentence_max_length},
-            "asr_batch_size": a.asr_batch_size,
-            "punc_batch_size": a.punc_batch_size,
+            **{f"{k}_dir": d for k in ("vad", "lid", "punc") if (d := getattr(a, f"{k}_model_dir"))},
+            **{k: getattr(a, k) for k in ("asr_batch_size", "punc_batch_size")},
             **{f"enable_{k}": bool(getattr(a, f"enable_{k}")) for k in ("vad", "lid", "punc")},
         },
     )
@@ -205,13 +204,41 @@ VAD_DEFAULTS = {
 }
 
 
+ASR_DEFAULTS = {
+    "use_gpu": 1,
+    "use_half": 0,
+    "beam_size": 3,
+    "nbest": 1,
+    "decode_max_len": 0,
+    "softmax_smoothing": 1.25,
+    "aed_length_penalty": 0.6,
+    "eos_penalty": 1.0,
+    "return_timestamp": 1,
+    "decode_min_len": 0,
+    "repetition_penalty": 1.0,
+    "llm_length_penalty": 0.0,
+    "temperature": 1.0,
+    "elm_dir": "",
+    "elm_weight": 0.0,
+}
+
+OTHER_DEFAULTS = {
+    # inputs and the output folder come from the checker
+    **{"wav_path": "", "wav_dir": "", "wav_scp": "", "sort_wav_by_dur": 0, "outdir": "output"},
+    **{"write_textgrid": 1, "write_srt": 1, "save_segment": 0},
+    **{"enable_vad": 1, "enable_lid": 1, "enable_punc": 1},
+    **{"asr_type": "aed", "asr_model_dir": "", "asr_use_gpu": 1, "asr_use_half": 0, "asr_batch_size": 1},
+    **{"vad_model_dir": "", "vad_use_gpu": 1, "vad_chunk_max_frame": 30000},
+    **{"lid_model_dir": "", "lid_use_gpu": 1, "lid_use_half": 0},
+    **{"punc_model_dir": "", "punc_use_gpu": 1, "punc_batch_size": 1},
+    **{"punc_with_timestamp": 1, "punc_sentence_max_length": -1},
+}
+
+
 def cli_arguments(args: list[str]) -> argparse.Namespace:
-    """The published options that the cases use, with their published defaults (SPEC section 13)."""
+    """Every option of the published system command line, with its published default (SPEC section 13)."""
     parser = argparse.ArgumentParser()
-    for name, value in VAD_DEFAULTS.items():
+    for name, value in (VAD_DEFAULTS | ASR_DEFAULTS | OTHER_DEFAULTS).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
-    flags = {"return_timestamp": 1, "enable_vad": 1, "enable_lid": 1, "enable_punc": 1, "write_textgrid": 1}
-    numbers = {"write_srt": 1, "save_segment": 0, "asr_batch_size": 1, "punc_batch_size": 1}
-    for name, value in {**flags, **numbers, "punc_sentence_max_length": -1}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--wav_paths", nargs="*")
     return parser.parse_args(args)

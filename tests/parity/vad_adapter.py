@@ -41,17 +41,23 @@ def vad_postprocess(probs, dur, cfg):
     return published_segments(np.asarray(probs, dtype=np.float64), VadOptions(**cfg), dur)
 
 
+CHUNK_FRAMES = 30000
+
+
+def by_pieces(network, features, chunk):
+    """Quirk: more than chunk_max_frame frames are cut into pieces that are run without context."""
+    return np.concatenate([network(features[i : i + chunk]) for i in range(0, len(features), chunk)])
+
+
 class Detector:
     def __init__(self, detector, chunk):
         self.detector, self.chunk = detector, chunk
 
     def probabilities(self, samples):
-        """Quirk: more than chunk_max_frame frames are cut into pieces that are run without context."""
-        features = self.detector.features(samples)
-        pieces = [self.detector.network(features[i : i + self.chunk]) for i in range(0, len(features), self.chunk)]
-        if len(pieces) == 1:
-            return frame_probabilities(self.detector.network, self.detector.features, samples)
-        return np.concatenate(pieces)
+        network, features = self.detector.network, self.detector.features(samples)
+        if len(features) <= self.chunk:
+            return frame_probabilities(network, self.detector.features, samples)
+        return by_pieces(network, features, self.chunk)
 
 
 class Vad(Detector):
@@ -71,7 +77,7 @@ class Events(Detector):
         return {
             "dur": round(duration, 3),
             "event2timestamps": found,
-            "event2ratio": self.detector.detect((samples, 16000)).ratios,
+            "event2ratio": {e: float((p[:, i] >= options[e].speech_threshold).mean()) for i, e in enumerate(EVENTS)},
         }, p
 
 
@@ -88,7 +94,8 @@ def load_mvad(dir, cfg):  # noqa: A002
 def stream_options(cfg):
     plain = {k: v for k, v in cfg.items() if k not in ("mode", "chunk_max_frame")}
     options = StreamingVadOptions(**plain)
-    return options.with_mode(cfg["mode"]) if "mode" in cfg else options
+    # quirk: a preset that does not exist changes nothing
+    return options.with_mode(cfg["mode"]) if cfg.get("mode") in range(4) else options
 
 
 def stream_times(frames):
@@ -108,10 +115,18 @@ def stream_times(frames):
 class StreamVad:
     def __init__(self, folder, cfg):
         self.detector = StreamingVoiceActivityDetector.from_pretrained(folder, stream_options(cfg))
+        self.chunk = cfg.get("chunk_max_frame", CHUNK_FRAMES)
+
+    def _frames(self, samples):
+        features = self.detector.features(samples)
+        if len(features) <= self.chunk:
+            return self.detector.detect((samples, 16000))[0]
+        segmenter = StreamSegmenter(self.detector.options)
+        return [segmenter.step(p) for p in by_pieces(self.detector.network, features, self.chunk)[:, 0].tolist()]
 
     def detect_full(self, wav):
         samples = load_audio(as_source(wav))
-        frames, _ = self.detector.detect((samples, 16000))
+        frames = self._frames(samples)
         return frames, {"dur": round(len(samples) / 16000, 3), "timestamps": stream_times(frames)}
 
     def run_chunks(self, samples, frames_per_call):

@@ -125,8 +125,8 @@ class PunctuationRestorer:
         """Put marks into timed words and cut them into sentences.
 
         Any mark, a comma too, closes a sentence, as published (SPEC section 11.4); so does one that a word brings
-        along. Words are used as given, those without text are skipped. Marks and casing are those of `restore` on the
-        whole utterance; the published code treats each sentence alone and so writes "I'm fine," "Thank you."
+        along. Words are used as given, those without text are skipped (the published code then loses a space). Marks
+        and casing are those of `restore` on the whole utterance.
 
         Args:
             words: per utterance the words in order.
