@@ -186,7 +186,7 @@ def test_real_recordings(whisper, golden):
     labels = WhisperLanguageIdentifier(whisper).identify([english, chinese])
     assert [x.language for x in labels] == ["en", "zh"]
     results = whisper.recognize([english, chinese], DecodingOptions(), languages=["en", "zh"])
-    assert results[0].text == "Hello, speech."
+    assert results[0].text in ("Hello, speech.", "Hello speech.")  # int8 products differ between processors
     assert results[1].text == "我有的时候说不清楚你们知道吗？"
     assert "".join(w.text for w in results[1].words) == results[1].text
     assert whisper.recognize([chinese], DecodingOptions(), languages=["zh"])[0] == results[1]

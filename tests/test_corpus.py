@@ -98,6 +98,7 @@ def _written(out):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_killed_at_random_moments_it_ends_complete_and_without_duplicates(tmp_path, form):
     pytest.importorskip("pyarrow")
@@ -171,6 +172,7 @@ def test_other_settings_and_other_processes_are_refused(tmp_path):
     store.close()
 
 
+@pytest.mark.slow
 def test_a_crash_a_hang_and_a_bad_file_cost_themselves_alone(tmp_path):
     rows_in = []
     for i, seconds in enumerate([1, 3, 1, 4, 2, 1]):
@@ -474,6 +476,7 @@ def test_the_command_line_with_real_networks(tmp_path, capsys):
     assert made_by.fingerprint == provenance(names, models, PipelineOptions(threads=3)).fingerprint
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_in_hand(tmp_path):
     manifest = make_corpus(tmp_path / "in", 3)
     models = tmp_path / "models"

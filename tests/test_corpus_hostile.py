@@ -131,6 +131,7 @@ def crashing(out, form, step):
         os._exit(1)  # an exception: nothing of pytest may run here
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_a_crash_between_any_two_changes_of_the_disk_loses_nothing(tmp_path, form):

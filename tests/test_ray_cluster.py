@@ -14,7 +14,10 @@ from test_corpus import failures, rows, run
 from tiny import noise, write_aed, write_vad
 
 pytest.importorskip("ray.data", reason="Ray is not installed")
-pytestmark = pytest.mark.skipif(not usable(), reason="needs Linux, with 127.0.0.2 and 127.0.0.3 on its loopback")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not usable(), reason="needs Linux, with 127.0.0.2 and 127.0.0.3 on its loopback"),
+]
 ITEMS, SHORT = 24, 3200
 """recordings, and the samples of the first; each has one more than the one before"""
 

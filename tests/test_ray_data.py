@@ -23,6 +23,8 @@ from vermilion.cluster.workers import WorkerOptions
 from vermilion.errors import AudioError, ModelError, OptionsError
 from vermilion.manifests import Utterance
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("ray.data")
 HERE = Path(__file__).parent

@@ -23,6 +23,8 @@ from vermilion.server.backend import Task
 from vermilion.server.errors import RequestError
 from vermilion.testing import FakeModels, SlowRecognizer, pitch
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 serve = pytest.importorskip("ray.serve", reason="Ray Serve is not installed")
 PATHS = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")])

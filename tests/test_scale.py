@@ -251,6 +251,7 @@ def test_stages_inside_others_are_not_counted_twice():
     assert list(ledger.seconds) == ["outer"]
 
 
+@pytest.mark.slow
 def test_a_sample_is_measured_and_a_job_predicted_and_run(tmp_path, capsys):
     models = tmp_path / "models"
     write_aed(models / "FireRedASR2-AED")

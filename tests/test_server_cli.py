@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 from server_helpers import tone, wait_ready, wav
 from tiny import write_aed, write_vad
 
@@ -52,6 +53,7 @@ def test_missing_models_are_told(tmp_path):
     assert "nothing" in err
 
 
+@pytest.mark.slow
 def test_it_serves_real_networks_and_stops_on_a_signal(tmp_path):
     models = tmp_path / "models"
     write_aed(models / "FireRedASR2-AED")

@@ -60,6 +60,7 @@ def mutated(rng, data):
     return bytes(found)
 
 
+@pytest.mark.slow
 def test_mutated_uploads_harm_nobody():
     rng, details = random.Random(17), {}
     files = recordings()

@@ -173,6 +173,7 @@ def test_the_same_key_is_the_same_job(server):
     ended(url, found[0])
 
 
+@pytest.mark.slow
 def test_jobs_are_cancelled_while_they_wait_and_while_they_run():
     details = {}
     with serving(FakeModels(delay=0.3), details=details, limits=Limits(jobs_at_once=1)) as url:
@@ -209,6 +210,7 @@ def test_jobs_of_other_keys_are_invisible(tmp_path):
         assert len(httpx.get(f"{url}/v1/jobs", headers=one).json()["data"]) == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_server_goes_on_where_it_was(tmp_path):
     """Segments that were finished before are not done again: their count never falls."""
     content = {"file": ("long.wav", wav(tones(*range(300, 3300, 100))))}
@@ -266,6 +268,7 @@ def free_port():
 KILLS = int(os.environ.get("VERMILION_TEST_KILLS", "4"))
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_and_repeats_nothing(tmp_path):
     """`VERMILION_TEST_KILLS=20` kills it as often as the benchmark does."""
     port, rng = free_port(), np.random.default_rng(7)
@@ -307,6 +310,7 @@ def test_a_killed_server_loses_and_repeats_nothing(tmp_path):
     assert len(wanted) >= KILLS // 2
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_server_in_order(tmp_path):
     with process(free_port(), tmp_path) as (url, server):
         job = submit(url, {"file": ("a.wav", wav(np.tile(tone(440), 400)))})["id"]

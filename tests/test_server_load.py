@@ -36,6 +36,7 @@ def many(url, count, content):
         return list(pool.map(lambda _: post(url, content), range(count)))
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_told_when_to_come_back():
     with serving(FakeModels(delay=0.3), limits=Limits(requests=3)) as url:
         found = many(url, 10, wav(tone(440, 3)))

@@ -552,6 +552,7 @@ def seeds():
 COUNT = int(os.environ.get("VERMILION_TEST_FUZZ", "300"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/realtime", "/v1/live?rate=16000"])
 def test_mutated_frames_harm_nobody(url, path):
     hostile(url, path, COUNT)
