@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import FeatureExtractor, describe, load_audio, num_frames
+from vermilion.checkpoints.layout import decoder_layout, encoder_layout, tied_output
 from vermilion.checkpoints.prepared import load_network
 from vermilion.checkpoints.reader import Checkpoint
-from vermilion.errors import CheckpointError, ModelError, VermilionError
+from vermilion.errors import ModelError, VermilionError
 from vermilion.runtime import Runtime, give_back_memory
 from vermilion.scheduling import map_batches, pack
 from vermilion.transcript import Failure
@@ -183,16 +183,14 @@ def load_encoder(checkpoint: Checkpoint, runtime: Runtime) -> ConformerEncoder:
     """
     from vermilion.nn.conformer import ConformerConfig, ConformerEncoder
 
-    sizes = {k: int(checkpoint.arg(k)) for k in ("idim", "d_model", "n_head", "n_layers_enc", "kernel_size")}
-    _check_sizes(checkpoint.path, sizes)
-    config = ConformerConfig(*sizes.values())
-    network = load_network(
-        lambda: ConformerEncoder(config), checkpoint, "encoder.", runtime, ignore=["positional_encoding.pe"]
-    )
+    sizes = encoder_layout(checkpoint).reported(checkpoint)
+    names = ("idim", "d_model", "n_head", "n_layers_enc", "kernel_size")
+    config = ConformerConfig(*(sizes[name] for name in names))
+    network = load_network(lambda: ConformerEncoder(config), checkpoint, "encoder.", runtime)
     return cast("ConformerEncoder", network)
 
 
-def load_decoder(checkpoint: Checkpoint, prefix: str, vocabulary: int, runtime: Runtime) -> TransformerDecoder:
+def load_decoder(checkpoint: Checkpoint, prefix: str, runtime: Runtime) -> TransformerDecoder:
     """Build the decoder of an AED (`decoder.`) or LID (`lid_decoder.`) checkpoint.
 
     Raises:
@@ -200,16 +198,9 @@ def load_decoder(checkpoint: Checkpoint, prefix: str, vocabulary: int, runtime: 
     """
     from vermilion.nn.decoder import DecoderConfig, TransformerDecoder
 
-    config = DecoderConfig(vocabulary, *(int(checkpoint.arg(k)) for k in ("d_model", "n_head", "n_layers_dec")))
-    ignore = ["positional_encoding.pe", "tgt_word_prj.weight"]  # a table by formula; the tied embedding again
-    network = cast(
-        "TransformerDecoder",
-        load_network(lambda: TransformerDecoder(config), checkpoint, prefix, runtime, ignore=ignore),
-    )
+    sizes = decoder_layout(checkpoint, prefix).reported(checkpoint)
+    config = DecoderConfig(sizes["vocabulary"], sizes["d_model"], sizes["n_head"], sizes["n_layers_dec"])
+    tied = tied_output(checkpoint, prefix)
+    network = cast("TransformerDecoder", load_network(lambda: TransformerDecoder(config), tied, prefix, runtime))
     network.cache_dtype = runtime.cache_dtype
     return network
-
-
-def _check_sizes(path: Path, sizes: dict[str, int]) -> None:
-    if min(sizes.values()) < 1 or sizes["d_model"] % sizes["n_head"] or sizes["kernel_size"] % 2 == 0:
-        raise CheckpointError(f"{path} has impossible sizes: {sizes}")

@@ -17,6 +17,7 @@ from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.asr.words import SPECIAL, text_of, words_of
 from vermilion.audio import FeatureExtractor, describe, load_audio
+from vermilion.checkpoints.layout import decoder_layout
 from vermilion.checkpoints.reader import read_checkpoint, require_files
 from vermilion.decoding.ctc import greedy_path
 from vermilion.decoding.options import DecodingOptions
@@ -107,13 +108,10 @@ class AedRecognizer:
         path = require_files(folder, ["cmvn.ark", "dict.txt"])
         runtime = Runtime.of(device, precision)
         checkpoint = read_checkpoint(path)
-        tokenizer = Tokenizer.from_folder(path)
-        if len(tokenizer.vocabulary) != checkpoint.arg("odim"):
-            lines = len(tokenizer.vocabulary)
-            raise CheckpointError(f"{path}: dict.txt has {lines} tokens, the model {checkpoint.arg('odim')}")
+        tokenizer = Tokenizer.from_folder(path, decoder_layout(checkpoint, "decoder.").sizes["vocabulary"])
         extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
         front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
-        decoder = load_decoder(checkpoint, "decoder.", len(tokenizer.vocabulary), runtime)
+        decoder = load_decoder(checkpoint, "decoder.", runtime)
         special = (int(checkpoint.arg("sos_id")), int(checkpoint.arg("eos_id")), int(checkpoint.arg("pad_id")))
         ctc = load_ctc(checkpoint, runtime)
         return cls(front, decoder, ctc, tokenizer, special, _load_lm(lm_dir, runtime, len(tokenizer.vocabulary)))

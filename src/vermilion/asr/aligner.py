@@ -13,7 +13,7 @@ from vermilion.asr.alignment import forced_align, raw_times, shifted_times
 from vermilion.asr.long_form import pieces_of
 from vermilion.asr.tokenizer import SENTENCEPIECE_FILE, Tokenizer
 from vermilion.checkpoints.prepared import load_network
-from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
+from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files, without_constants
 from vermilion.encoding import AcousticFront, Utterance, check_finite, load_encoder
 from vermilion.errors import CheckpointError, ModelError
 from vermilion.runtime import Runtime
@@ -125,7 +125,10 @@ def load_ctc(checkpoint: Checkpoint, runtime: Runtime) -> CtcHead | None:
 
     if not any(key.startswith("ctc.") for key in checkpoint.state):
         return None
-    width, vocabulary = int(checkpoint.arg("d_model")), int(checkpoint.arg("odim"))
+    weight = checkpoint.state.get("ctc.ctc_lo.weight")
+    if weight is None or weight.ndim != 2:
+        raise CheckpointError(f"{checkpoint.path} has a CTC head without ctc.ctc_lo.weight; fetch it again")
+    vocabulary, width = weight.shape
     return cast("CtcHead", load_network(lambda: CtcHead(width, vocabulary), checkpoint, "ctc.", runtime))
 
 
@@ -140,8 +143,8 @@ def same_encoder(one: Checkpoint, other: Checkpoint) -> bool:
 
 
 def _encoder_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    constant = "encoder.positional_encoding.pe"
-    return {k: v for k, v in checkpoint.state.items() if k.startswith("encoder.") and k != constant}
+    kept = without_constants(checkpoint.state)
+    return {k: v for k, v in kept.items() if k.startswith("encoder.")}
 
 
 def _same_features(one: object, other: object) -> bool:

@@ -32,8 +32,8 @@ LANGUAGES = frozenset({"zh", "en"})
 """languages that FireRedASR2 was trained for; zh with all its dialect groups"""
 QWEN = "Qwen2-7B-Instruct"
 ENCODER_FILE = "asr_encoder.pth.tar"
-MOST_SECONDS = 30.0
-"""the model was trained for utterances up to this length"""
+MOST_SECONDS = 40.0
+"""the published advice for the longest utterance"""
 SEARCH_FRAMES = (6000, 48_000)
 """padded feature frames whose prompts are answered together, on a CPU and on a GPU"""
 LOOP_PENALTY = 1.2
@@ -125,7 +125,7 @@ class LlmRecognizer:
         """Recognise recordings; batches are formed inside and change no result.
 
         Args:
-            recordings: sources of any length; those above 30 s are cut at quiet points.
+            recordings: sources of any length; those above 40 s are cut at quiet points.
             options: search and times.
 
         Returns:
@@ -298,6 +298,10 @@ def read_parts(folder: Path) -> tuple[Checkpoint, Checkpoint]:
     """
     encoder, own = read_checkpoint(folder, ENCODER_FILE), read_checkpoint(folder)
     newer = {key: tensor for key, tensor in own.state.items() if key.startswith("encoder.")}
+    if not newer and not any(key.startswith("encoder.") for key in encoder.state):
+        raise CheckpointError(
+            f"{folder} holds no encoder: neither {ENCODER_FILE} nor {own.path.name} holds encoder.*; fetch it again"
+        )
     path = own.path if newer else encoder.path
     return Checkpoint(path, encoder.args, {**encoder.state, **newer}, (encoder.path, own.path)), own
 

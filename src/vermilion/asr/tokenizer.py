@@ -39,9 +39,9 @@ class Tokenizer:
         self._ids = {token: i for i, token in enumerate(self.vocabulary)}
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
-        """Read `dict.txt` and note where the SentencePiece model lies."""
-        return cls(read_dictionary(folder / "dict.txt"), folder / SENTENCEPIECE_FILE)
+    def from_folder(cls, folder: Path, size: int | None = None) -> Tokenizer:
+        """Read `dict.txt`, of `size` tokens where that is known, and note where the SentencePiece model lies."""
+        return cls(read_dictionary(folder / "dict.txt", size), folder / SENTENCEPIECE_FILE)
 
     @cached_property
     def _pieces(self) -> Any:

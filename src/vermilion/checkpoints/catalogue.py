@@ -143,13 +143,16 @@ KNOWN: tuple[ModelEntry, ...] = (
     ),
     _LLM,
     _published(
-        "FireRedLID", "lid", "FireRedLID", "language identifier: 100+ languages, Chinese dialect groups", 5550,
+        "FireRedLID", "lid", "FireRedLID", "language identifier: 100+ languages, Chinese dialect groups", 3550,
         required=("cmvn.ark", "dict.txt"),
     ),
     _published(
         "FireRedPunc", "punc", "FireRedPunc", "punctuation and casing: Chinese, English", 410,
-        required=("chinese-lert-base/config.json", "chinese-bert-wwm-ext_vocab.txt", "out_dict"),
-        optional=("chinese-lert-base/*.json", "chinese-lert-base/vocab.txt"),
+        required=(
+            *("chinese-lert-base/config.json", "chinese-lert-base/vocab.txt"),
+            *("chinese-bert-wwm-ext_vocab.txt", "out_dict"),
+        ),
+        optional=("chinese-lert-base/*.json",),
     ),
     _published("FireRedVAD", "vad", "FireRedVAD/VAD", "voice activity", 3, required=("cmvn.ark",)),
     _published(

@@ -7,11 +7,10 @@ import os
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vermilion.checkpoints.reader import Checkpoint, converted_path
+from vermilion.checkpoints.reader import Checkpoint, converted_path, without_constants
 from vermilion.checkpoints.reader import read_pickled as read_pickled
 from vermilion.errors import CheckpointError, OptionsError
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-CONSTANTS = ("*.positional_encoding.pe",)
-"""tables that the networks compute themselves"""
 PRECISIONS = ("float32", "float16", "bfloat16")
 _CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
@@ -101,7 +98,7 @@ def _is_fresh(path: Path, source: Path, dtype: str | None) -> bool:
 
 
 def _kept(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in sorted(state.items()) if not any(fnmatch(k, p) for p in CONSTANTS)}
+    return dict(sorted(without_constants(state).items()))
 
 
 def _cast(tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FOLDER = ".prepared"
 LEAST_BYTES = 64 << 20
 """networks smaller than this are converted at every start, which takes no time"""
-_FORMAT = "1"
+_FORMAT = "2"
 log = logging.getLogger(__name__)
 
 

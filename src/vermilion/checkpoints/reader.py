@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
-import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vermilion.checkpoints.pickled import Checkpoint as Checkpoint
+from vermilion.checkpoints.pickled import read_pickled as read_pickled
 from vermilion.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -19,25 +17,8 @@ if TYPE_CHECKING:
 
 PUBLISHED_NAME = "model.pth.tar"
 CONVERTED_SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The content of one model file."""
-
-    path: Path
-    args: dict[str, Any]
-    """hyper-parameters, as the training script stored them"""
-    state: dict[str, torch.Tensor]
-    parts: tuple[Path, ...] = ()
-    """files that it was put together from, where there are several"""
-
-    def arg(self, name: str) -> Any:
-        """Return a hyper-parameter or say which one the file lacks."""
-        if name not in self.args:
-            known = ", ".join(sorted(self.args))
-            raise CheckpointError(f"{self.path} lacks the hyper-parameter '{name}' (it has: {known})")
-        return self.args[name]
+CONSTANT = ("*positional_encoding.pe", "*position_ids", "*bert.pooler.*", "*num_batches_tracked")
+"""patterns of keys that no network of ours needs: tables by formula, counters, layers that nothing reads"""
 
 
 def require_files(folder: str | Path, names: Iterable[str]) -> Path:
@@ -80,27 +61,6 @@ def converted_path(published: Path) -> Path:
     return published.with_name(published.name.removesuffix(".pth.tar") + CONVERTED_SUFFIX)
 
 
-def read_pickled(path: Path) -> Checkpoint:
-    """Read a `*.pth.tar` file through the restricted unpickler; `read_checkpoint` is the usual way in."""
-    import torch
-
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a checkpoint (cut short, or another kind of file); fetch it again")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} holds more than tensors and plain settings, which is unsafe: {error}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; fetch it again") from error
-    if not isinstance(data, dict) or "model_state_dict" not in data:
-        raise CheckpointError(f"{path} has no 'model_state_dict': not a FireRedASR2S checkpoint")
-    args = data.get("args")
-    settings = vars(args) if isinstance(args, argparse.Namespace) else dict(args or {})
-    state = {k: v for k, v in data["model_state_dict"].items() if isinstance(v, torch.Tensor)}
-    return Checkpoint(path, settings, state)
-
-
 def _read_safetensors(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
@@ -127,13 +87,13 @@ def load_strict(
         module: network whose parameters and buffers are replaced (built on the meta device or not).
         state: tensors by published key.
         source: file named in messages.
-        ignore: patterns of keys in the file that the network does not need (constant tables, tied copies).
+        ignore: patterns of keys in the file that the network does not need, beside `CONSTANT`.
         dtype: convert floating-point tensors to this type.
 
     Raises:
         CheckpointError: names every missing, unexpected and wrongly shaped key.
     """
-    patterns = list(ignore)
+    patterns = [*CONSTANT, *ignore]
     own = module.state_dict()
     given = {k: v for k, v in state.items() if k in own or not any(fnmatch(k, p) for p in patterns)}
     problems = _key_problems(own, given)
@@ -141,6 +101,11 @@ def load_strict(
         raise CheckpointError(f"{source} does not fit {type(module).__name__}: " + "; ".join(problems))
     tensors = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in given.items()}
     module.load_state_dict(tensors, strict=True, assign=True)
+
+
+def without_constants(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that networks need, those that match `CONSTANT` left out."""
+    return {key: tensor for key, tensor in state.items() if not any(fnmatch(key, p) for p in CONSTANT)}
 
 
 def _key_problems(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
@@ -159,24 +124,33 @@ def _listed(keys: list[str], most: int = 12) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
-def read_dictionary(path: str | Path) -> list[str]:
+def read_dictionary(path: str | Path, size: int | None = None) -> list[str]:
     """Read a token dictionary (SPEC section 2): `dict.txt`, `out_dict` or a BERT vocabulary.
 
+    Args:
+        path: the file; a byte-order mark is passed over.
+        size: entries that the network has; an empty last line beyond them is none.
+
     Returns:
-        The tokens by index; an empty line and `<space>` mean one blank.
+        The tokens by index; an empty line and `<space>` mean one space.
 
     Raises:
-        CheckpointError: an index differs from its line number, a token occurs twice, or the file is no text.
+        CheckpointError: an index differs from its line number, a token occurs twice, there are more or fewer than
+            `size`, or the file is no text.
     """
     file = Path(path)
     try:
-        lines = file.read_text(encoding="utf8").removesuffix("\n").split("\n")  # splitlines() would also cut at U+2028
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")  # splitlines() cuts at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"cannot read the dictionary {file}: {error}") from error
+    if size is not None and len(lines) == size + 1 and not lines[-1].strip():
+        lines.pop()
     tokens = [_dictionary_entry(file, number, line) for number, line in enumerate(lines)]
     if len(set(tokens)) != len(tokens):
         repeated = next(t for i, t in enumerate(tokens) if t in tokens[:i])
         raise CheckpointError(f"{file} lists the token {repeated!r} twice")
+    if size is not None and len(tokens) != size:
+        raise CheckpointError(f"{file} has {len(tokens)} entries, the model {size}: they do not belong together")
     return tokens
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vermilion.audio import FeatureExtractor, describe
+from vermilion.checkpoints.layout import decoder_layout
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary, require_files
 from vermilion.decoding.options import DecodingOptions
 from vermilion.encoding import (
@@ -20,7 +21,7 @@ from vermilion.encoding import (
     read_utterances,
 )
 from vermilion.errors import CheckpointError, ModelError
-from vermilion.lid.labels import DIALECTS
+from vermilion.lid.labels import DIALECTS, OTHER
 from vermilion.runtime import Runtime
 from vermilion.transcript import Failure, LanguageResult
 
@@ -41,7 +42,13 @@ class LanguageIdentifier:
     """Names the language of recordings."""
 
     def __init__(
-        self, front: AcousticFront, decoder: TransformerDecoder, labels: Sequence[str], sos: int, eos: int
+        self,
+        front: AcousticFront,
+        decoder: TransformerDecoder,
+        labels: Sequence[str],
+        sos: int,
+        eos: int,
+        pad: int | None = None,
     ) -> None:
         """Take the networks and the label set (`from_pretrained` reads both from a folder)."""
         self.front = front
@@ -49,7 +56,8 @@ class LanguageIdentifier:
         self.labels = list(labels)
         self.sos, self.eos = sos, eos
         self.name = "FireRedLID"
-        self._forbidden = [i for i, label in enumerate(labels) if label in SPECIAL]
+        special = {i for i, label in enumerate(labels) if label in SPECIAL} | {sos, sos if pad is None else pad}
+        self._forbidden = sorted(special - {eos})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "cpu", precision: str = "float32") -> LanguageIdentifier:
@@ -67,19 +75,20 @@ class LanguageIdentifier:
         path = require_files(folder, ["cmvn.ark", "dict.txt"])
         runtime = Runtime.of(device, precision)
         checkpoint = read_checkpoint(path)
-        labels = read_dictionary(path / "dict.txt")
-        if len(labels) != checkpoint.arg("lid_odim"):
-            raise CheckpointError(f"{path}: dict.txt has {len(labels)} labels, the model {checkpoint.arg('lid_odim')}")
+        labels = read_dictionary(path / "dict.txt", decoder_layout(checkpoint, "lid_decoder.").sizes["vocabulary"])
+        special = tuple(int(checkpoint.arg(name)) for name in ("sos_id", "eos_id", "pad_id"))
+        if not all(0 <= i < len(labels) for i in special):
+            raise CheckpointError(f"{path}: start, end and padding have ids {special}, dict.txt {len(labels)} labels")
         extractor = FeatureExtractor.from_cmvn(path / "cmvn.ark")
         front = AcousticFront(extractor, load_encoder(checkpoint, runtime), runtime)
         front.search_frames = front.encode_frames  # two steps: sharing them is not worth the memory of many texts
-        decoder = load_decoder(checkpoint, "lid_decoder.", len(labels), runtime)
-        return cls(front, decoder, labels, checkpoint.arg("sos_id"), checkpoint.arg("eos_id"))
+        decoder = load_decoder(checkpoint, "lid_decoder.", runtime)
+        return cls(front, decoder, labels, *special)
 
     @property
     def languages(self) -> list[str]:
         """Language codes that this checkpoint knows, in the order of its dictionary."""
-        return [x for x in self.labels if not x.startswith("<") and x not in DIALECTS]
+        return [x for x in self.labels if not x.startswith("<") and x not in DIALECTS and x != OTHER]
 
     @property
     def dialects(self) -> list[str]:

@@ -131,6 +131,9 @@ def _parse(table: str) -> MappingProxyType[str, tuple[str, str]]:
     return MappingProxyType({code: (english.replace("_", " "), chinese) for code, english, chinese in rows})
 
 
+OTHER = "other"
+"""label of FireRedLID for a language that is none of its own"""
+_OTHER_NAMES = ("another language", "其他语言")
 LANGUAGES = _parse(_TABLE)
 """code → (English name, Chinese name)"""
 DIALECTS = _parse(_DIALECT_TABLE)
@@ -152,5 +155,5 @@ def language_name(code: str, locale: Literal["en", "zh"] = "en") -> str:
     language, _, dialect = code.partition(" ")
     if dialect:
         return f"{language_name(language, locale)} ({language_name(dialect, locale)})"
-    names = LANGUAGES.get(code) or DIALECTS.get(code)
+    names = _OTHER_NAMES if code == OTHER else LANGUAGES.get(code) or DIALECTS.get(code)
     return names[which] if names else code

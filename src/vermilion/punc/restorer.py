@@ -34,7 +34,6 @@ from vermilion.punc.windows import group_windows, split_windows
 from vermilion.runtime import Runtime
 from vermilion.transcript import Sentence, Word
 
-_UNUSED_KEYS = ("bert.embeddings.position_ids", "bert.pooler.*")
 _FILES = ("chinese-lert-base/config.json", "chinese-lert-base/vocab.txt", INPUT_VOCABULARY, "out_dict")
 
 
@@ -97,13 +96,13 @@ class PunctuationRestorer:
         path = require_files(folder, _FILES)
         checkpoint = read_checkpoint(path)
         tokenizer = PieceTokenizer.from_folder(path)
-        labels = read_dictionary(path / "out_dict")
+        labels = read_dictionary(path / "out_dict", int(checkpoint.arg("odim")))
         config = PunctuationConfig.from_bert(
             _read_json(path / BERT_FOLDER / "config.json"), int(checkpoint.arg("odim"))
         )
         cls_id = int(checkpoint.arg("cls_id"))
         _check_sizes(path, config, labels, tokenizer.size, cls_id)
-        network = load_network(lambda: PunctuationNetwork(config), checkpoint, "", runtime, ignore=_UNUSED_KEYS)
+        network = load_network(lambda: PunctuationNetwork(config), checkpoint, "", runtime)
         return cls(cast(PunctuationNetwork, network), tokenizer, labels, cls_id, options)
 
     def restore(self, texts: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vermilion.asr.tokenizer import SENTENCEPIECE_FILE, Tokenizer
+from vermilion.checkpoints.layout import decoder_layout, encoder_layout, tied_output
 from vermilion.checkpoints.reader import Checkpoint, load_strict, read_checkpoint, require_files
 from vermilion.errors import CheckpointError, TrainingError
 from vermilion.manifests import Utterance, read_manifest
@@ -27,7 +28,7 @@ from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.lora import add_lora, merge_lora
 from vermilion.training.options import AedOptions, AedSizes, DataOptions, TokenOptions, TrainingOptions
-from vermilion.training.publish import prefixed, publish
+from vermilion.training.publish import prefixed, prefixed_decoder, publish
 from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses, read_cmvn_or_compute
 from vermilion.training.tokens import EOS, PAD, SOS, build_tokens, encode_texts
 
@@ -35,8 +36,6 @@ MODEL = "model"
 """folder of the finished model, inside the output folder"""
 IGNORED = -100
 """target of positions that do not count"""
-CONSTANT = ("positional_encoding.pe", "tgt_word_prj.weight")
-"""keys of published files that are tables by formula, or the tied embedding again"""
 
 
 class AedNetwork(nn.Module):
@@ -73,7 +72,7 @@ class AedNetwork(nn.Module):
 
     def published(self) -> dict[str, Tensor]:
         """Weights under their published keys."""
-        state = {**prefixed(self.encoder, "encoder."), **prefixed(self.decoder, "decoder.")}
+        state = {**prefixed(self.encoder, "encoder."), **prefixed_decoder(self.decoder, "decoder.")}
         return state | (prefixed(self.ctc, "ctc.") if self.ctc is not None else {})
 
 
@@ -280,8 +279,9 @@ def network_for(options: AedOptions, vocabulary: int, checkpointing: bool) -> tu
         sizes = options.sizes
         return AedNetwork(sizes, vocabulary, options, checkpointing), published_args(sizes, vocabulary, options)
     checkpoint = read_checkpoint(options.init)
-    if checkpoint.arg("odim") != vocabulary:
-        raise CheckpointError(f"{options.init}: dict.txt has {vocabulary} tokens, the model {checkpoint.arg('odim')}")
+    held = decoder_layout(checkpoint, "decoder.").sizes["vocabulary"]
+    if held != vocabulary:
+        raise CheckpointError(f"{options.init}: dict.txt has {vocabulary} tokens, the model {held}")
     special = [checkpoint.arg(name) for name in ("sos_id", "eos_id", "pad_id")]
     if special != [SOS, EOS, PAD]:
         raise CheckpointError(f"{options.init} numbers start, end and padding {special}, not {[SOS, EOS, PAD]}")
@@ -295,9 +295,11 @@ def network_for(options: AedOptions, vocabulary: int, checkpointing: bool) -> tu
 
 
 def sizes_of(checkpoint: Checkpoint) -> AedSizes:
-    """Sizes of a published recogniser or language identifier."""
+    """Sizes of a published recogniser or language identifier, by its tensors."""
+    prefix = "lid_decoder." if any(key.startswith("lid_decoder.") for key in checkpoint.state) else "decoder."
+    sizes = decoder_layout(checkpoint, prefix).sizes | encoder_layout(checkpoint).sizes
     names = ("d_model", "n_head", "n_layers_enc", "n_layers_dec", "kernel_size")
-    return AedSizes(*(int(checkpoint.arg(name)) for name in names))
+    return AedSizes(*(sizes[name] for name in names))
 
 
 def load_part(network: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
@@ -306,22 +308,30 @@ def load_part(network: nn.Module, checkpoint: Checkpoint, prefix: str) -> None:
     Raises:
         CheckpointError: they do not fit.
     """
-    state = {k.removeprefix(prefix): v for k, v in checkpoint.state.items() if k.startswith(prefix)}
+    tied = tied_output(checkpoint, prefix)
+    state = {k.removeprefix(prefix): v for k, v in tied.state.items() if k.startswith(prefix)}
     # a copy: the file is mapped into memory, and training writes
     own = {k: v.float().clone() if v.is_floating_point() else v.clone() for k, v in state.items()}
-    load_strict(network, own, checkpoint.path, ignore=CONSTANT)
+    load_strict(network, own, checkpoint.path)
     network.requires_grad_(True)
 
 
 def published_args(sizes: AedSizes, vocabulary: int, options: AedOptions) -> dict[str, Any]:
     """Hyper-parameters under their published names (SPEC section 2)."""
+    return {"odim": vocabulary, **sequence_args(sizes, options.dropout)}
+
+
+def sequence_args(sizes: AedSizes, dropout: float) -> dict[str, Any]:
+    """What recogniser and language identifier share, with the fields that the published code and converters read."""
     return {
         "idim": 80,
-        "odim": vocabulary,
         **asdict(sizes),
+        "d_inner": 4 * sizes.d_model,
+        "subsample": 4,
         "pe_maxlen": 5000,
-        "residual_dropout": options.dropout,
-        "dropout_rate": options.dropout,
+        "residual_dropout": dropout,
+        "dropout_rate": dropout,
+        "blank_id": 0,
         "sos_id": SOS,
         "eos_id": EOS,
         "pad_id": PAD,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vermilion.training.aed import (
     fresh_decoder,
     fresh_encoder,
     load_part,
+    sequence_args,
     set_dropout,
     sizes_of,
 )
@@ -29,9 +30,9 @@ from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.options import PRESETS, AedSizes, DataOptions, LidOptions, TrainingOptions
-from vermilion.training.publish import prefixed, publish, write_dictionary
+from vermilion.training.publish import prefixed, prefixed_decoder, publish, write_dictionary
 from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses, read_cmvn_or_compute
-from vermilion.training.tokens import EOS, PAD, SOS, SPECIAL
+from vermilion.training.tokens import PAD, SOS, SPECIAL
 
 
 class LidNetwork(nn.Module):
@@ -58,7 +59,7 @@ class LidNetwork(nn.Module):
 
     def published(self) -> dict[str, Tensor]:
         """Weights under their published keys."""
-        return {**prefixed(self.encoder, "encoder."), **prefixed(self.decoder, "lid_decoder.")}
+        return {**prefixed(self.encoder, "encoder."), **prefixed_decoder(self.decoder, "lid_decoder.")}
 
 
 def label_of(utterance: Utterance) -> list[str]:
@@ -230,14 +231,4 @@ def _first_layers(checkpoint: Checkpoint, count: int) -> Checkpoint:
 
 def published_args(sizes: AedSizes, labels: int, options: LidOptions) -> dict[str, Any]:
     """Hyper-parameters under their published names (SPEC section 2)."""
-    return {
-        "idim": 80,
-        "lid_odim": labels,
-        **asdict(sizes),
-        "pe_maxlen": 5000,
-        "residual_dropout": options.dropout,
-        "dropout_rate": options.dropout,
-        "sos_id": SOS,
-        "eos_id": EOS,
-        "pad_id": PAD,
-    }
+    return {"lid_odim": labels, "n_layers_lid_dec": sizes.n_layers_dec, **sequence_args(sizes, options.dropout)}

@@ -299,16 +299,14 @@ def add_lora_weights(network: nn.Module, given: Lora | None, options: LlmTrainin
 
 
 def publish_llm(folder: Path, network: LlmNetwork, start: Parts, options: LlmTrainingOptions) -> Path:
-    """Write a FireRedASR2-LLM folder: the encoder that the training began with, what was trained, and the rest.
-
-    An encoder that was trained lies in model.pth.tar, where it takes the place of the one in asr_encoder.pth.tar.
+    """Write a FireRedASR2-LLM folder: encoder, adapter and LoRA weights in one file, the encoder's sizes in another.
 
     Raises:
         TrainingError: a file cannot be written.
     """
     encoder = {k: v for k, v in start.encoder.state.items() if k.startswith("encoder.")}
     plain = {k: v for k, v in start.encoder.args.items() if isinstance(v, PLAIN)}
-    publish(folder, plain, encoder, name=ENCODER_FILE)
+    publish(folder, plain, None, name=ENCODER_FILE)
     args = {
         "encoder_downsample_rate": network.adapter.rate,
         "use_lora": not options.freeze_llm,
@@ -317,7 +315,8 @@ def publish_llm(folder: Path, network: LlmNetwork, start: Parts, options: LlmTra
         "use_flash_attn": False,
         "use_fp16": 0,
     }
-    publish(folder, args, network.published(), files=[start.cmvn], half=options.half, kind="FireRedASR2-LLM")
+    state = {**encoder, **network.published()}
+    publish(folder, args, state, files=[start.cmvn], half=options.half, kind="FireRedASR2-LLM")
     _bring_qwen(start.qwen.resolve(), folder / QWEN, options.copy_qwen)
     return folder
 

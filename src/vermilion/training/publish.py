@@ -25,10 +25,16 @@ def prefixed(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in network.state_dict().items()}
 
 
+def prefixed_decoder(network: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The same of a decoder, whose tied matrix is stored twice as in the published files."""
+    state = prefixed(network, prefix)
+    return {**state, f"{prefix}tgt_word_prj.weight": state[f"{prefix}tgt_word_emb.weight"]}
+
+
 def publish(
     folder: Path,
     args: Mapping[str, Any],
-    state: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None,
     *,
     files: Sequence[Path] = (),
     dictionary: Sequence[str] | None = None,
@@ -42,7 +48,7 @@ def publish(
     Args:
         folder: made if needed; files of the same names are replaced.
         args: hyper-parameters under their published names, plain values.
-        state: weights under their published keys.
+        state: weights under their published keys; None = a file of hyper-parameters alone.
         files: to copy beside the weights (cmvn.ark, train_bpe1000.model …).
         dictionary: tokens or labels by id; None = no dictionary.
         dictionary_name: "dict.txt", or "out_dict" for punctuation.
@@ -60,10 +66,12 @@ def publish(
     for key, value in args.items():
         if not isinstance(value, PLAIN):
             raise TrainingError(f"the hyper-parameter {key} is {value!r}; published files hold plain values only")
-    tensors = {key: _stored(key, tensor, half) for key, tensor in state.items()}
+    content: dict[str, Any] = {"args": argparse.Namespace(**args)}
+    if state is not None:
+        content["model_state_dict"] = {key: _stored(key, tensor, half) for key, tensor in state.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _save(folder / name, {"args": argparse.Namespace(**args), "model_state_dict": tensors})
+        _save(folder / name, content)
         if kind is not None:
             (folder / KIND_FILE).write_text(kind + "\n", encoding="utf8")
         if dictionary is not None:
