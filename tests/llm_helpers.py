@@ -1,11 +1,12 @@
 """A tiny random FireRedASR2-LLM folder in the published layout."""
 
+import argparse
 import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny import prefixed, randomise, save, write_cmvn
+from tiny import SEQUENCE_ARGS, prefixed, randomise, save, write_cmvn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from vermilion.nn.adapter import SpeechAdapter
@@ -87,16 +88,21 @@ def lora_state(seed: int = 5, config: dict = QWEN) -> dict:
 
 
 def write_llm(folder: Path, encoder_seed: int = 0, lora: bool = True, override: int | None = None, **changes) -> Path:
-    """Encoder (that of `tiny.write_aed` with the same seed), adapter, LoRA and language model."""
+    """Encoder (that of `tiny.write_aed` with the same seed), adapter, LoRA and language model.
+
+    `override`: the seed of an encoder that replaces another one, which lies in asr_encoder.pth.tar.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = ConformerConfig(80, 16, 2, 2, 7)
-    encoder = randomise(ConformerEncoder(sizes), encoder_seed)
-    args = {"idim": 80, "d_model": 16, "n_head": 2, "n_layers_enc": 2, "kernel_size": 7, "pe_maxlen": 50}
-    save(folder / "asr_encoder.pth.tar", args, prefixed(encoder, "encoder."))
+    encoder = prefixed(randomise(ConformerEncoder(sizes), encoder_seed), "encoder.")
+    args = {**SEQUENCE_ARGS, "n_layers_dec": 2, "odim": 15}
+    if override is None:  # as published
+        torch.save({"args": argparse.Namespace(**args)}, folder / "asr_encoder.pth.tar")
+    else:
+        save(folder / "asr_encoder.pth.tar", args, encoder)
+        encoder = prefixed(randomise(ConformerEncoder(sizes), override), "encoder.")
     width = {**QWEN, **changes}["hidden_size"]
-    own = prefixed(randomise(SpeechAdapter(16, width), 7), "encoder_projector.")
-    if override is not None:
-        own |= prefixed(randomise(ConformerEncoder(sizes), override), "encoder.")
+    own = encoder | prefixed(randomise(SpeechAdapter(16, width), 7), "encoder_projector.")
     if lora:
         own |= lora_state()
     save(

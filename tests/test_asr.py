@@ -177,7 +177,7 @@ def test_wrong_folders_are_refused(tmp_path):
         AedRecognizer.from_pretrained(tmp_path / "none")
     folder = write_aed(tmp_path / "aed")
     (folder / "dict.txt").write_text("\n".join(AED_TOKENS[:-1]), encoding="utf8")
-    with pytest.raises(CheckpointError, match="tokens"):
+    with pytest.raises(CheckpointError, match="14 entries, the model 15"):
         AedRecognizer.from_pretrained(folder)
     with pytest.raises(OptionsError, match="precision"):
         AedRecognizer.from_pretrained(write_aed(tmp_path / "b"), precision="int3")

@@ -160,7 +160,7 @@ def test_tokens_are_sent_to_the_hub_alone_and_never_shown(fake, name, monkeypatc
 def test_paths_that_lead_out_of_the_folder_are_refused(fake, name, tmp_path, monkeypatch):
     fake.extra_path = "chinese-lert-base/../../../escape.json"
     fake.files = dict.fromkeys(("model.pth.tar", "chinese-lert-base/config.json", "out_dict"), b"x")
-    fake.files["chinese-bert-wwm-ext_vocab.txt"] = b"x"
+    fake.files |= dict.fromkeys(("chinese-bert-wwm-ext_vocab.txt", "chinese-lert-base/vocab.txt"), b"x")
     with pytest.raises(HubError, match="outside"):
         hub.pull("FireRedPunc", hub=name, target=tmp_path / "models")
     assert not list(tmp_path.rglob("escape.json"))

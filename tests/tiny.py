@@ -1,4 +1,8 @@
-"""Tiny random checkpoints in the published layout, so that tests mean something without the golden data."""
+"""Tiny random checkpoints in the published layout, so that tests mean something without the golden data.
+
+With the published files' quirks: position tables and the tied matrix stored apart, fields in `args` that nobody reads
+or that mislead (`layer_n_head`; FireRedLID's `n_layers_dec` is not the depth of its decoder), an empty config.yaml.
+"""
 
 import argparse
 import struct
@@ -52,16 +56,32 @@ def prefixed(module: torch.nn.Module, prefix: str) -> dict:
     return {prefix + k: v for k, v in module.state_dict().items()}
 
 
+SEQUENCE_ARGS = {
+    **{"idim": 80, "d_model": 16, "n_head": 2, "d_inner": 64, "n_layers_enc": 2, "kernel_size": 7, "subsample": 4},
+    **{"pe_maxlen": 50, "residual_dropout": 0.1, "dropout_rate": 0.1, "layer_n_head": 8, "use_fp16": 0, "lr": 0.001},
+    **{"blank_id": 0, "sos_id": 3, "eos_id": 4, "pad_id": 2, "dict": "data/dict.txt", "freeze": None},
+}
+
+
+def quirks(decoder: TransformerDecoder, prefix: str) -> dict:
+    """Tensors that published files hold beside the weights."""
+    return {
+        "encoder.positional_encoding.pe": torch.zeros(1, 99, 16),
+        f"{prefix}positional_encoding.pe": torch.zeros(1, 50, 16),
+        f"{prefix}tgt_word_prj.weight": decoder.state_dict()["tgt_word_emb.weight"].clone(),
+    }
+
+
 def _sequence_model(folder: Path, tokens: list[str], decoder_prefix: str, size_key: str, seed: int, ctc: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     encoder = randomise(ConformerEncoder(ConformerConfig(80, 16, 2, 2, 7)), seed)
     decoder = randomise(TransformerDecoder(DecoderConfig(len(tokens), 16, 2, 2)), seed + 1)
-    state = {**prefixed(encoder, "encoder."), **prefixed(decoder, decoder_prefix)}
+    state = {**prefixed(encoder, "encoder."), **prefixed(decoder, decoder_prefix), **quirks(decoder, decoder_prefix)}
     if ctc:
         state |= prefixed(randomise(CtcHead(16, len(tokens)), seed + 2), "ctc.")
-    args = {"idim": 80, "d_model": 16, "n_head": 2, "n_layers_enc": 2, "n_layers_dec": 2, "kernel_size": 7}
-    args |= {"pe_maxlen": 50, "sos_id": 3, "eos_id": 4, "pad_id": 2, size_key: len(tokens)}
-    save(folder / "model.pth.tar", args, state)
+    depth = {"n_layers_dec": 2} if decoder_prefix == "decoder." else {"n_layers_dec": 16, "n_layers_lid_dec": 2}
+    save(folder / "model.pth.tar", {**SEQUENCE_ARGS, **depth, size_key: len(tokens)}, state)
+    (folder / "config.yaml").touch()
     (folder / "dict.txt").write_text("".join(f"{t} {i}\n" for i, t in enumerate(tokens)), encoding="utf8")
     write_cmvn(folder / "cmvn.ark")
     return folder

@@ -24,7 +24,7 @@ KIND_FILE = "kind.txt"
 
 @dataclass(frozen=True)
 class ModelPart:
-    """A folder inside a model that another repository provides (the language model of the LLM recogniser)."""
+    """A folder inside a model that another repository has too (the language model of the LLM recogniser)."""
 
     folder: str
     """name inside the model folder"""
@@ -59,7 +59,7 @@ class ModelEntry:
     optional: tuple[str, ...] = ()
     """further files that are fetched if the hub has them"""
     parts: tuple[ModelPart, ...] = ()
-    """folders that other repositories provide"""
+    """folders that are fetched from other repositories where the model's own lacks them"""
     packages: tuple[str, ...] = ()
     """Python packages that hold the weights instead of a hub (the starter set)"""
     megabytes: int = 0
@@ -260,9 +260,13 @@ def missing_files(folder: Path, known: ModelEntry) -> list[str]:
     """List the required files that a model folder lacks; a conversion stands for the published file."""
     missing = [name for name in known.required if not _present(folder, name)]
     for part in known.parts:
-        missing += [f"{part.folder}/{name}" for name in part.required if not _present(folder / part.folder, name)]
-        missing += [f"{part.folder}/{name}" for name in _missing_shards(folder / part.folder)]
+        missing += [f"{part.folder}/{name}" for name in missing_of_part(folder / part.folder, part)]
     return missing
+
+
+def missing_of_part(folder: Path, part: ModelPart) -> list[str]:
+    """List the required files that the folder of a part lacks, shards that its index names among them."""
+    return [name for name in part.required if not _present(folder, name)] + _missing_shards(folder)
 
 
 def _existing(models_dir: str | Path) -> Path:

@@ -85,6 +85,8 @@ def pull(
         return _present_offline(known, target)
     folder = _pull_repository(known, hub, target, revision, progress)
     for part in known.parts:
+        if not catalogue.missing_of_part(folder / part.folder, part):
+            continue  # as published: the repository holds it itself
         repo_id = part.hugging_face if hub == "huggingface" else part.modelscope
         patterns, required = (*part.required, *part.optional), part.required
         if target is not None:
@@ -111,13 +113,19 @@ def _pull_repository(
     """Fetch the repository that the model shares with others of the same folder (FireRedVAD holds three)."""
     together = [e for e in KNOWN if e.repository == known.repository and not e.packages]
     required = [_inside(e, name) for e in together for name in e.required]
-    patterns = required + [_inside(e, name) for e in together for name in e.optional]
+    patterns = required + [_inside(e, name) for e in together for name in (*e.optional, *_part_patterns(e))]
     listing = _list(hub, known.hugging_face if hub == "huggingface" else known.modelscope, revision)
     if target is None:
         return _store_in_cache(hub, listing, patterns, required, progress, revision)
     folder = Path(target).expanduser() / known.repository
     _store(listing, patterns, required, folder, progress)
     return folder
+
+
+def _part_patterns(known: ModelEntry) -> Iterator[str]:
+    """Files of a model's parts, which its own repository may hold as well."""
+    for part in known.parts:
+        yield from (f"{part.folder}/{name}" for name in (*part.required, *part.optional))
 
 
 def _inside(known: ModelEntry, name: str) -> str:
