@@ -244,7 +244,7 @@ def find(name: str, models_dir: str | Path | None = None) -> Path | None:
         for folder in (root / known.folder, root):
             if folder != root and folder.is_dir() and any(folder.iterdir()):
                 return folder
-            if folder == root and _is_named(root, known) and not missing_files(root, known):
+            if folder == root and is_named(root, known) and not missing_files(root, known):
                 return root
     if known.packages:
         return _packaged(known)
@@ -276,7 +276,7 @@ def _existing(models_dir: str | Path) -> Path:
     return root
 
 
-def _is_named(folder: Path, known: ModelEntry) -> bool:
+def is_named(folder: Path, known: ModelEntry) -> bool:
     """Tell whether a folder has the name of the model, so that another model's files are not taken for it.
 
     The recipes write the name into a file of its own: their folders may be called as their users like.

@@ -51,8 +51,9 @@ def read_checkpoint(folder: str | Path, name: str = PUBLISHED_NAME) -> Checkpoin
     converted = converted_path(published)
     if converted.exists():
         return _read_safetensors(converted)
-    if not published.exists():
+    if not published.is_file():  # a pipe of that name would keep us waiting
         require_files(folder, [name])
+        raise CheckpointError(f"{published} is not a file")
     return read_pickled(published)
 
 
@@ -96,7 +97,7 @@ def load_strict(
     patterns = [*CONSTANT, *ignore]
     own = module.state_dict()
     given = {k: v for k, v in state.items() if k in own or not any(fnmatch(k, p) for p in patterns)}
-    problems = _key_problems(own, given)
+    problems = key_problems(*({k: tuple(v.shape) for k, v in state.items()} for state in (own, given)))
     if problems:
         raise CheckpointError(f"{source} does not fit {type(module).__name__}: " + "; ".join(problems))
     tensors = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in given.items()}
@@ -108,15 +109,16 @@ def without_constants(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
     return {key: tensor for key, tensor in state.items() if not any(fnmatch(key, p) for p in CONSTANT)}
 
 
-def _key_problems(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+def key_problems(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """In what the shapes that a file holds differ from those that a network asks for, in plain words."""
     problems = []
     if missing := sorted(own.keys() - given.keys()):
         problems.append("missing " + _listed(missing))
     if unexpected := sorted(given.keys() - own.keys()):
         problems.append("unexpected " + _listed(unexpected))
     for key in sorted(own.keys() & given.keys()):
-        if own[key].shape != given[key].shape:
-            problems.append(f"{key} has shape {tuple(given[key].shape)} instead of {tuple(own[key].shape)}")
+        if own[key] != given[key]:
+            problems.append(f"{key} has shape {given[key]} instead of {own[key]}")
     return problems
 
 

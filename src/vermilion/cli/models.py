@@ -10,16 +10,20 @@ from cyclopts import Parameter
 from vermilion.checkpoints import catalogue
 from vermilion.checkpoints.catalogue import ModelStatus
 from vermilion.cli.console import OK, Terminal
+from vermilion.cli.groups import group
 from vermilion.cli.options import MODELS, Json
 from vermilion.cli.reading import rows_table, size
 
 EXAMPLES = """Examples:
   vermilion models
   vermilion models --models path/to/pretrained_models     what of them is there
-  vermilion models --json | jq -r 'select(.complete) | .name'"""
+  vermilion models --json | jq -r 'select(.complete) | .name'
+  vermilion models check path/to/pretrained_models        will they run?"""
+
+SUBCOMMANDS = {"check": "Say what model folders hold, what is wrong, and whether they run."}
 
 
-def models(
+def models_command(
     *,
     models: Annotated[
         Path | None, Parameter(name=["--models", "-m"], group=MODELS, help="Look into this folder first.")
@@ -83,3 +87,8 @@ def _as_dict(status: ModelStatus) -> dict[str, object]:
         "packages": list(entry.packages),
         "licence": entry.licence,
     }
+
+
+SUMMARY = "List the known models: which are present, where, how large."
+models = group("models", SUMMARY, EXAMPLES, SUBCOMMANDS)
+models.default(models_command)

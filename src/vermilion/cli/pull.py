@@ -12,7 +12,9 @@ from cyclopts import Parameter
 from vermilion.checkpoints import catalogue
 from vermilion.checkpoints import hub as hubs
 from vermilion.checkpoints.hub import PullProgress
-from vermilion.cli.console import OK, Terminal, exit_code
+from vermilion.checkpoints.inspection import inspect_model
+from vermilion.cli.console import FAILED, OK, Terminal, exit_code
+from vermilion.cli.models_check import verdict
 from vermilion.cli.options import Quiet
 from vermilion.errors import VermilionError
 
@@ -52,7 +54,19 @@ def pull(
             code = max(code, exit_code(error))
         else:
             terminal.write(f"{entry.name}: {path}")
+            code = max(code, _checked(terminal, path))
     return code
+
+
+def _checked(terminal: Terminal, folder: Path) -> int:
+    """Say whether what was fetched will run."""
+    report = inspect_model(folder)
+    for note in report.remarks:
+        terminal.say(f"note: {note}")
+    for problem in report.problems:
+        terminal.fail(problem)
+    terminal.say(verdict(report))
+    return OK if report.runs else FAILED
 
 
 @contextmanager
