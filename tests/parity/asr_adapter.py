@@ -28,6 +28,7 @@ def decoding_options(cfg):
         eos_penalty=cfg.get("eos_penalty", 1.0),
         lm_weight=cfg.get("elm_weight", 0.0) if cfg.get("elm_dir", True) else 0.0,  # no model: the weight is idle
         timestamps=cfg.get("return_timestamp", False),
+        guards=False,  # quirk: text may run away
         max_segment_seconds=1e6,  # quirk: long audio is never cut
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vermilion.asr.aligner import CtcAligner, load_ctc
 from vermilion.asr.alignment import BLANK, even_times, forced_align, raw_times, shifted_times
+from vermilion.asr.guarding import AedGuard, Evidence, Rescore
 from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.asr.words import SPECIAL, text_of, words_of
@@ -20,6 +21,7 @@ from vermilion.audio import FeatureExtractor, describe, load_audio
 from vermilion.checkpoints.layout import decoder_layout
 from vermilion.checkpoints.reader import read_checkpoint, require_files
 from vermilion.decoding.ctc import greedy_path
+from vermilion.decoding.guards import token_ceiling
 from vermilion.decoding.options import DecodingOptions
 from vermilion.encoding import (
     NOT_FINITE,
@@ -88,6 +90,7 @@ class AedRecognizer:
         never = {i for i, t in enumerate(vocabulary) if t in NEVER_EMITTED} | {BLANK, self.pad, self.sos}
         self._forbidden = never - {self.eos}  # some vocabularies share one id for start and end
         self._silent = {i for i, t in enumerate(vocabulary) if t in SPECIAL}
+        self._guard = AedGuard(vocabulary, self._silent)
 
     @classmethod
     def from_pretrained(
@@ -218,15 +221,43 @@ class AedRecognizer:
     ) -> list[Recognition]:
         check_finite(encoded, lengths)
         posteriors: Sequence[NDArray[np.float32] | None] = [None] * len(batch)
-        if self.ctc is not None and (options.timestamps or options.search != "beam"):
+        if self.ctc is not None and (options.timestamps or options.guards or options.search != "beam"):
             posteriors = list(self._aligner().rows(encoded, lengths))
-        found = self._search(encoded, lengths, options, posteriors)
+        limits = _limits(batch, lengths, options)
+        found = self._search(encoded, lengths, options, posteriors, limits)
         if not all(math.isfinite(h.confidence) for hypotheses in found for h in hypotheses):
             raise RuntimeError(f"the decoder's scores are not finite ({NOT_FINITE})")
+        flags: list[list[str]] = [[] for _ in batch]
+        if options.guards:
+            for i, utterance in enumerate(batch):
+                row = slice(i, i + 1)
+                rescore = self._rescore(encoded[row], lengths[row], options, posteriors[i])
+                evidence = Evidence.of(utterance.duration, posteriors[i], {*self._forbidden, self.eos})
+                guarded = self._guard(found[i][0], evidence, rescore)
+                found[i][0], flags[i] = guarded.hypothesis, guarded.flags
         return [
-            self._recognition(hypotheses, utterance.duration, posterior, options.timestamps)
-            for hypotheses, utterance, posterior in zip(found, batch, posteriors, strict=True)
+            replace(self._recognition(hypotheses, utterance.duration, posterior, options.timestamps), flags=remarks)
+            for hypotheses, utterance, posterior, remarks in zip(found, batch, posteriors, flags, strict=True)
         ]
+
+    def _rescore(
+        self, encoded: Tensor, lengths: Tensor, options: DecodingOptions, posterior: NDArray[np.float32] | None
+    ) -> Rescore | None:
+        """A second try at one utterance; none where the first was the same."""
+        from vermilion.decoding import rescoring
+
+        if posterior is None or options.search in ("ctc", "rescore"):
+            return None
+        again = replace(options, search="rescore", nbest=1, max_tokens=0)
+        special = {"sos": self.sos, "eos": self.eos}
+
+        def rescored() -> BeamHypothesis:
+            [[best]] = rescoring.rescored_search(
+                self.decoder, encoded, lengths, again, [posterior], **special, forbidden=self._forbidden
+            )
+            return best
+
+        return rescored
 
     def _search(
         self,
@@ -234,6 +265,7 @@ class AedRecognizer:
         lengths: Tensor,
         options: DecodingOptions,
         posteriors: Sequence[NDArray[np.float32] | None],
+        limits: list[int],
     ) -> list[list[BeamHypothesis]]:
         """Run the search that the options name; without a CTC head only the decoder's own are possible."""
         from vermilion.decoding import beam, draft, rescoring
@@ -251,11 +283,13 @@ class AedRecognizer:
         if options.search == "greedy" and lm is None and known:
             drafts = [greedy_path(p, {*forbidden, eos}).ids for p in known]
             return draft.drafted_greedy_search(
-                self.decoder, encoded, lengths, options, drafts, sos=sos, eos=eos, forbidden=forbidden
+                self.decoder, encoded, lengths, options, drafts, sos=sos, eos=eos, forbidden=forbidden, max_steps=limits
             )
         if options.search == "greedy":
             options = replace(options, beam_size=1, nbest=1)
-        return beam.beam_search(self.decoder, encoded, lengths, options, sos=sos, eos=eos, forbidden=forbidden, lm=lm)
+        return beam.beam_search(
+            self.decoder, encoded, lengths, options, sos=sos, eos=eos, forbidden=forbidden, lm=lm, max_steps=limits
+        )
 
     def _recognition(
         self, found: list[BeamHypothesis], duration: float, posterior: NDArray[np.float32] | None, timestamps: bool
@@ -308,6 +342,14 @@ def timed(tokens: list[Token], posterior: NDArray[np.float32] | None, duration: 
         Token(t.id, t.text, t.probability, start, max(start, end))
         for t, start, end in zip(tokens, starts, ends, strict=True)
     ]
+
+
+def _limits(batch: Sequence[Utterance], lengths: Tensor, options: DecodingOptions) -> list[int]:
+    """Most tokens of each utterance: one per frame, or what anybody can say in its time."""
+    limits = [options.max_tokens or n for n in lengths.tolist()]
+    if not options.guards:
+        return limits
+    return [min(n, token_ceiling(u.duration)) for n, u in zip(limits, batch, strict=True)]
 
 
 def _ctc_hypothesis(posterior: NDArray[np.float32], forbidden: Collection[int]) -> BeamHypothesis:

@@ -53,9 +53,11 @@ def joined(parts: Sequence[tuple[float, Recognition]]) -> Recognition:
     weights = [max(len(r.tokens), len(r.words)) for _, r in parts]
     total = sum(weights)
     confidence = sum(r.confidence * n for (_, r), n in zip(parts, weights, strict=True)) / total if total else 0.0
+    flags = list(dict.fromkeys(flag for _, r in parts for flag in r.flags))
     first = parts[0][1]
     best = [Hypothesis(text, confidence, tokens)]  # n-best lists of pieces do not combine into one of the whole
-    return replace(first, text=text, confidence=confidence, tokens=tokens, words=words, alternatives=best)
+    changes = {"text": text, "tokens": tokens, "words": words, "alternatives": best, "flags": flags}
+    return replace(first, confidence=confidence, **changes)
 
 
 def _moved_token(token: Token, offset: float) -> Token:

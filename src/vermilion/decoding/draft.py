@@ -92,6 +92,7 @@ def drafted_greedy_search(
     sos: int,
     eos: int,
     forbidden: Collection[int] = (),
+    max_steps: Sequence[int] | None = None,
 ) -> list[list[BeamHypothesis]]:
     """Find the greedy text of each utterance with few passes of the decoder.
 
@@ -104,11 +105,12 @@ def drafted_greedy_search(
         sos: start token.
         eos: end token.
         forbidden: tokens that are never emitted.
+        max_steps: limit per utterance, as in `beam_search`.
 
     Returns:
         Per utterance one hypothesis, as `beam_search` with a beam of one gives it.
     """
-    limits = step_limits(lengths, options).tolist()
+    limits = step_limits(lengths, options, max_steps).tolist()
     texts = [_Text(draft, limit) for draft, limit in zip(drafts, limits, strict=True)]
     state = decoder.start(decoder.remember(encoded, lengths))
     score = StepScores(options, eos, forbidden, encoded.device)

@@ -41,6 +41,9 @@ class DecodingOptions:
     """FireRedASR2-LLM: fewest new tokens (the published option also counts prompt and speech, and so does nothing)"""
     timestamps: bool = True
     """align tokens and return word times"""
+    guards: bool = True
+    """cut loops and text faster than speech, decode again what disagrees with the CTC head, flag both; off = the
+    published search as it is"""
     max_segment_seconds: float = 60.0
     """longer audio is cut at its quietest points and joined again (the model's advised limit)"""
 
