@@ -39,6 +39,7 @@ class Llm:
             min_tokens=least,
             repetition_penalty=cfg.get("repetition_penalty", 1.0),
             llm_length_penalty=cfg.get("llm_length_penalty", 0.0),
+            guards=False,  # quirk: text may run away
         )
 
     def forward(self, wav):

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from vermilion.asr.coverage import Coverage, coverage
 from vermilion.decoding.ctc import greedy_path
-from vermilion.decoding.guards import token_ceiling, within_rate, without_loops
+from vermilion.decoding.guards import TYPICAL_PER_SECOND, token_ceiling, within_rate, without_loops
 from vermilion.flags import LOW_COVERAGE, RATE_LIMITED, REPETITION, RETRIED
 
 if TYPE_CHECKING:
     from vermilion.decoding.beam import BeamHypothesis
 
-TYPICAL_PER_SECOND = 8.0
-"""tokens of fast speech, by which a text is judged where there is no CTC head"""
 Rescore = Callable[[], "BeamHypothesis"]
 
 

@@ -12,10 +12,12 @@ from vermilion.asr.aligner import CtcAligner, load_aligner
 from vermilion.asr.language_model import LanguageModel, Lora, load_language_model
 from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.prompt import prompt_text
+from vermilion.asr.words import SPECIAL
 from vermilion.checkpoints.prepared import load_network
 from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
 from vermilion.encoding import NOT_FINITE, AcousticFront, Utterance, check_finite, load_encoder, read_utterances
 from vermilion.errors import CheckpointError, OptionsError
+from vermilion.flags import LOW_COVERAGE, RATE_LIMITED, REPETITION, RETRIED
 from vermilion.runtime import Runtime
 from vermilion.transcript import Failure, Hypothesis, Recognition, Token, Word
 
@@ -36,6 +38,10 @@ MOST_SECONDS = 40.0
 """the published advice for the longest utterance"""
 SEARCH_FRAMES = (6000, 48_000)
 """padded feature frames whose prompts are answered together, on a CPU and on a GPU"""
+FRAME_SECONDS = 0.04
+"""of an encoder frame"""
+TOKENS_PER_SECOND = 10.0
+"""of the language model, which no speech reaches: its tokens hold more than a character or a syllable"""
 LOOP_PENALTY = 1.2
 """repetition penalty of the second attempt at an utterance whose text went round in circles"""
 
@@ -173,8 +179,16 @@ class LlmRecognizer:
         from vermilion.decoding.generation import generate
 
         logits, running = self.model.read(self.prompts(speech))
-        limits = [options.max_tokens or len(vectors) for vectors in speech]
+        limits = [self._limit(vectors, options) for vectors in speech]
         return generate(logits, running, options, end=self.model.vocabulary.end, limits=limits, stop_loops=stop_loops)
+
+    def _limit(self, vectors: Tensor, options: DecodingOptions) -> int:
+        """Most new tokens of an utterance: one per vector, or what anybody can say in its time."""
+        from vermilion.decoding.guards import token_ceiling
+
+        limit = options.max_tokens or len(vectors)
+        seconds = len(vectors) * self.adapter.rate * FRAME_SECONDS
+        return min(limit, token_ceiling(seconds, TOKENS_PER_SECOND)) if options.guards else limit
 
     def _decode(
         self, batch: list[Utterance], encoded: Tensor, lengths: Tensor, options: DecodingOptions
@@ -182,34 +196,48 @@ class LlmRecognizer:
         check_finite(encoded, lengths)
         speech = self.speech_vectors(encoded, lengths)
         heard = [i for i, vectors in enumerate(speech) if len(vectors)]
-        found: list[list[BeamHypothesis]] = [[] for _ in batch]
+        wanted = options.timestamps or options.guards
+        posteriors = self._posteriors(batch, encoded, lengths) if wanted else [None] * len(batch)
+        found: list[tuple[list[BeamHypothesis], list[str]]] = [([], []) for _ in batch]
         if heard:
-            answers = self._answers([speech[i] for i in heard], options)
+            answers = self._answers([speech[i] for i in heard], [posteriors[i] for i in heard], options)
             for i, answer in zip(heard, answers, strict=True):
                 found[i] = answer
-        posteriors = self._posteriors(batch, encoded, lengths) if options.timestamps else [None] * len(batch)
         return [
-            self._recognition(hypotheses, utterance, posterior)
-            for hypotheses, utterance, posterior in zip(found, batch, posteriors, strict=True)
+            self._recognition(hypotheses, flags, utterance, posterior, options)
+            for (hypotheses, flags), utterance, posterior in zip(found, batch, posteriors, strict=True)
         ]
 
-    def _answers(self, speech: list[Tensor], options: DecodingOptions) -> list[list[BeamHypothesis]]:
-        """Search; what repeats itself gets a second attempt with a penalty, then its loop is cut."""
+    def _answers(
+        self, speech: list[Tensor], posteriors: list[Any], options: DecodingOptions
+    ) -> list[tuple[list[BeamHypothesis], list[str]]]:
+        """Search; a loop that the CTC head does not hear gets a second attempt with a penalty, then it is cut."""
         from vermilion.decoding.generation import without_loop
 
-        found = self.generate(speech, options)
-        again = [i for i, answer in enumerate(found) if answer.looped]
-        if again:
-            penalty = max(options.repetition_penalty, LOOP_PENALTY)
-            retried = self.generate([speech[i] for i in again], replace(options, repetition_penalty=penalty))
-            for i, answer in zip(again, retried, strict=True):
-                found[i] = answer
+        found = self.generate(speech, options, stop_loops=options.guards)
+        flags: list[list[str]] = [[] for _ in found]
+        penalty = max(options.repetition_penalty, LOOP_PENALTY)
+        tries = {True: (options, False), False: (replace(options, repetition_penalty=penalty), True)}
+        looped = [i for i, answer in enumerate(found) if answer.looped]
+        honest = [i for i in looped if posteriors[i] is not None and _repeats(posteriors[i])]
+        for share in (honest, [i for i in looped if i not in honest]):
+            if share:
+                again, stop_loops = tries[share is honest]
+                retried = self.generate([speech[i] for i in share], again, stop_loops=stop_loops)
+                for i, answer in zip(share, retried, strict=True):
+                    found[i], flags[i] = answer, [] if share is honest else [RETRIED]
         if not all(math.isfinite(h.confidence) for answer in found for h in answer.hypotheses):
             raise RuntimeError(f"the language model's scores are not finite ({NOT_FINITE})")
-        return [
-            [_shortened(h, len(without_loop(h.ids))) for h in answer.hypotheses] if answer.looped else answer.hypotheses
-            for answer in found
-        ]
+        results = []
+        for answer, remarks, vectors in zip(found, flags, speech, strict=True):
+            hypotheses = answer.hypotheses
+            if answer.looped:
+                hypotheses = [_shortened(h, len(without_loop(h.ids))) for h in hypotheses]
+                remarks = [*remarks, REPETITION]
+            elif options.guards and _ran_into(hypotheses[0], self._limit(vectors, options), options.max_tokens):
+                remarks = [*remarks, RATE_LIMITED]
+            results.append((hypotheses, remarks))
+        return results
 
     def _posteriors(self, batch: list[Utterance], encoded: Tensor, lengths: Tensor) -> list[Any]:
         """CTC posteriors of each utterance; from the same encoding where the encoder is the same."""
@@ -219,17 +247,36 @@ class LlmRecognizer:
             return list(self.aligner.rows(encoded, lengths))
         return [self.aligner.posteriors(utterance.samples) for utterance in batch]
 
-    def _recognition(self, found: list[BeamHypothesis], utterance: Utterance, posterior: Any) -> Recognition:
+    def _recognition(
+        self,
+        found: list[BeamHypothesis],
+        flags: list[str],
+        utterance: Utterance,
+        posterior: Any,
+        options: DecodingOptions,
+    ) -> Recognition:
         if not found:
             return _nothing(self.name)
         alternatives = [self._reading(h) for h in found]
         best = alternatives[0]
         words: list[Word] = []
-        if self.aligner is not None and posterior is not None and best.text:
+        if options.guards and posterior is not None and not self._is_covered(best.text, posterior):
+            flags = [*flags, LOW_COVERAGE]
+        if options.timestamps and self.aligner is not None and posterior is not None and best.text:
             timed = self.aligner.words(best.text, posterior, utterance.duration) or []
             written = self.model.vocabulary.text(found[0].ids).lower()
             words = with_confidences(timed, written, self._bytes(found[0]))
-        return Recognition(best.text, best.confidence, best.tokens, words, alternatives, model=self.name)
+        return Recognition(best.text, best.confidence, best.tokens, words, alternatives, model=self.name, flags=flags)
+
+    def _is_covered(self, text: str, posterior: Any) -> bool:
+        """Whether text and the recogniser's CTC head agree, as far as its vocabulary spells the text."""
+        from vermilion.asr.coverage import coverage
+
+        tokenizer = self.aligner.tokenizer if self.aligner is not None else None
+        if tokenizer is None:
+            return True
+        silent = {i for i, token in enumerate(tokenizer.vocabulary) if token in SPECIAL}
+        return coverage(posterior, [i for i in tokenizer.encode(text)[1] if i not in silent], silent).is_healthy
 
     def _reading(self, hypothesis: BeamHypothesis) -> Hypothesis:
         vocabulary = self.model.vocabulary
@@ -322,6 +369,18 @@ def _load_adapter(checkpoint: Checkpoint, d_model: int, width: int, runtime: Run
     plain = Runtime(runtime.device, "float32")
     network = load_network(lambda: SpeechAdapter(d_model, width, rate), checkpoint, "encoder_projector.", plain)
     return cast("SpeechAdapter", network)
+
+
+def _repeats(posterior: Any) -> bool:
+    """Tell whether the CTC head itself hears something many times in a row."""
+    from vermilion.decoding.ctc import greedy_path
+    from vermilion.decoding.guards import repetitions
+
+    return bool(repetitions(greedy_path(posterior).ids))
+
+
+def _ran_into(hypothesis: BeamHypothesis, limit: int, asked: int) -> bool:
+    return not hypothesis.finished and len(hypothesis.ids) >= limit and limit != asked
 
 
 def _shortened(hypothesis: BeamHypothesis, length: int) -> BeamHypothesis:

@@ -20,13 +20,15 @@ from vermilion.asr.aligner import CtcAligner
 from vermilion.asr.llm import LANGUAGES, MOST_SECONDS, checked
 from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.prompt import prompt_text
+from vermilion.decoding.guards import text_without_loops
 from vermilion.encoding import Utterance, read_utterances
 from vermilion.errors import MissingDependencyError, ModelError, OptionsError
+from vermilion.flags import REPETITION
 from vermilion.transcript import Failure, Hypothesis, Recognition, Token
 
 if TYPE_CHECKING:
     from vermilion.audio import AudioInput
-    from vermilion.decoding.options import DecodingOptions
+from vermilion.decoding.options import DecodingOptions
 
 AUDIO = "<|AUDIO|>"
 """vLLM's placeholder of the speech"""
@@ -86,7 +88,9 @@ class VllmRecognizer:
     def _recognition(
         self, answer: Answer, samples: NDArray[np.float32], options: DecodingOptions
     ) -> Recognition | ModelError:
-        text = answer.text.strip().lower()
+        text, flags = answer.text.strip().lower(), []
+        if options.guards and (cut := text_without_loops(text, len(samples) / 16000)) != text:
+            text, flags = cut, [REPETITION]
         words = []
         if self.aligner is not None and options.timestamps and text:
             try:
@@ -96,7 +100,7 @@ class VllmRecognizer:
         chances = [t.probability for t in answer.tokens] or [w.confidence for w in words if w.confidence is not None]
         confidence = sum(chances) / len(chances) if chances else 0.0
         best = Hypothesis(text, confidence, answer.tokens)
-        return Recognition(text, confidence, answer.tokens, words, [best], model=self.name)
+        return Recognition(text, confidence, answer.tokens, words, [best], model=self.name, flags=flags)
 
 
 def token_limit(samples: NDArray[np.float32], options: DecodingOptions) -> int:

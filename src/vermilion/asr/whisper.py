@@ -11,10 +11,12 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vermilion.asr.whisper_guard import guarded
 from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import ModelError, VermilionError
 from vermilion.text import join_texts
@@ -45,8 +47,6 @@ SILENCE = 1e-4
 """root mean square (-80 dBFS) below which nothing is asked: Whisper invents words for silence"""
 WINDOW = 30
 """seconds that the encoder reads"""
-REPETITIVE = 2.4
-"""ratio by which zlib shrinks a text that goes round in circles (Radford et al., section 4.5)"""
 REMEMBERED = 32
 """encoder outputs that are kept, of 3 MB each: the segments of a batch are identified before they are recognised"""
 SIMPLIFIED_PROMPT = "以下是普通话的句子。"
@@ -179,25 +179,29 @@ class WhisperRecognizer:
         code = known or detect(self.model, samples)[0][0]
         cuts = quiet_cuts(samples, WINDOW_SECONDS) if len(samples) > WINDOW_SECONDS * SAMPLE_RATE else []
         bounds = [0, *cuts, len(samples)]
-        heard = [
-            (a / SAMPLE_RATE, (b - a) / SAMPLE_RATE, segment)
-            for a, b in pairwise(bounds)
-            for segment in self._window(samples[a:b], options, code)
-        ]
+        windows = [(a, b, *self._window(samples[a:b], options, code)) for a, b in pairwise(bounds)]
+        heard = [(a / SAMPLE_RATE, (b - a) / SAMPLE_RATE, segment) for a, b, kept, _ in windows for segment in kept]
+        flags = list(dict.fromkeys(flag for *_, found in windows for flag in found))
         text = join_texts(_wide_marks(str(segment.text).strip(), code) for _, _, segment in heard)
         words = [w for start, length, segment in heard for w in _words(segment, code, start, length)]
         confidence = _confidence([segment for _, _, segment in heard])
         best = [Hypothesis(text, confidence)] if text else []
-        return Recognition(text, confidence, [], words, best, label_code(code), self.name)
+        return Recognition(text, confidence, [], words, best, label_code(code), self.name, flags)
 
-    def _window(self, samples: NDArray[np.float32], options: DecodingOptions, code: str) -> list[Any]:
-        """Decode at most 30 s; a text that goes in circles is tried again without repeats, then given up."""
+    def _window(self, samples: NDArray[np.float32], options: DecodingOptions, code: str) -> tuple[list[Any], list[str]]:
+        """Decode at most 30 s: the segments with text, and flags; a loop is tried again without repeats."""
         if is_silent(samples):
-            return []
+            return [], []
         found = self._decode(samples, options, code)
-        if any(s.compression_ratio > REPETITIVE for s in found):
-            found = self._decode(samples, options, code, no_repeat_ngram_size=3, condition=False)
-        return [s for s in found if s.compression_ratio <= REPETITIVE and s.text.strip()]
+        if not options.guards:
+            return [s for s in found if s.text.strip()], []
+        timed = replace(options, timestamps=True)
+        return guarded(
+            found,
+            len(samples) / 16000,
+            lambda: found if options.timestamps else self._decode(samples, timed, code),
+            lambda: self._decode(samples, timed, code, no_repeat_ngram_size=3, condition=False),
+        )
 
     def _decode(
         self,

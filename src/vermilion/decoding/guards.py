@@ -7,6 +7,7 @@ of an utterance, fast Mandarin about 8 characters (`python benchmarks/guards.py 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ PIECES_PER_SECOND = 16.0
 """pieces of words in letters; also the search's own limit, which does not know the script yet"""
 CHARACTERS_PER_SECOND = 12.0
 """Chinese characters"""
+TYPICAL_PER_SECOND = 8.0
+"""tokens of fast speech, by which a repetitive text is judged where there is no CTC head"""
 SLACK_TOKENS = 8
 """beyond the rate, since short utterances are cut close"""
 LONGEST_UNIT = 16
@@ -22,6 +25,9 @@ LOOP_TIMES = 4
 """times that a unit stands in a row in a loop, at least"""
 LOOP_TOKENS = 8
 """tokens of a loop, at least: "no no no no" is none"""
+
+
+_UNIT = re.compile("[\u3400-\u9fff]|[^\\s\u3400-\u9fff]+\\s*|\\s+")
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,20 @@ def supported_times(loop: Repetition, ids: Sequence[int], heard: Sequence[int]) 
 def is_honest(loop: Repetition, supported: int) -> bool:
     """Tell whether so many repeats were heard that the text may stay as it is."""
     return supported >= 0.75 * loop.times
+
+
+def text_without_loops(text: str, seconds: float) -> str:
+    """Cut loops out of a text of which only the letters are known, where it holds more than fits the time.
+
+    Args:
+        text: words and Chinese characters.
+        seconds: of audio.
+    """
+    units = _UNIT.findall(text)
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(unit.strip(), len(numbers)) for unit in units]
+    kept = without_loops(ids, None, token_ceiling(seconds, TYPICAL_PER_SECOND))
+    return "".join(units[i] for i in kept).strip() if len(kept) < len(units) else text
 
 
 def without_loops(ids: Sequence[int], heard: Sequence[int] | None, plausible: int) -> list[int]:
