@@ -56,8 +56,7 @@ def joined(parts: Sequence[tuple[float, Recognition]]) -> Recognition:
     flags = list(dict.fromkeys(flag for _, r in parts for flag in r.flags))
     first = parts[0][1]
     best = [Hypothesis(text, confidence, tokens)]  # n-best lists of pieces do not combine into one of the whole
-    changes = {"text": text, "tokens": tokens, "words": words, "alternatives": best, "flags": flags}
-    return replace(first, confidence=confidence, **changes)
+    return replace(first, text=text, confidence=confidence, tokens=tokens, words=words, alternatives=best, flags=flags)
 
 
 def _moved_token(token: Token, offset: float) -> Token:
