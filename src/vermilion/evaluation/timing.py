@@ -31,6 +31,16 @@ class TimingScore:
         values = getattr(self, edge)
         return float(np.mean(np.abs(values))) if values else None
 
+    def median(self, edge: str = "starts") -> float | None:
+        """Median distance in seconds; None if nothing was matched."""
+        values = getattr(self, edge)
+        return float(np.median(np.abs(values))) if values else None
+
+    def within(self, seconds: float, edge: str = "starts") -> float | None:
+        """Share of the matched edges that are no farther off than this; None if nothing was matched."""
+        values = getattr(self, edge)
+        return float(np.mean(np.abs(values) <= seconds + 1e-9)) if values else None
+
     def p95(self, edge: str = "starts") -> float | None:
         """95th percentile of the distance in seconds; None if nothing was matched."""
         values = getattr(self, edge)
