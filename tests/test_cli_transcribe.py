@@ -232,7 +232,7 @@ def test_defaults_are_those_of_the_library(stage, wav):
 
     assert run(wav("a.wav")) == 0
     [(name, options, vad, length)] = stage.calls
-    assert (name, vad, length) == ("auto", VadOptions(), -1)
+    assert (name, vad, length) == ("auto", VadOptions.preset("default"), -1)
     assert replace(options, window_seconds=PipelineOptions().window_seconds) == PipelineOptions()
     window = options.window_seconds
     assert window < PipelineOptions().window_seconds, "on a CPU, finished recordings are written sooner"

@@ -55,8 +55,9 @@ class TimingScore:
 def score_words(reference: Sequence[Word], hypothesis: Sequence[Word]) -> TimingScore:
     """Score the word times of one recording.
 
-    Words are matched letter by letter, so that a reference of Chinese words scores single characters: the start of a
-    word counts where its first letter begins a reported word, the end where its last letter ends one.
+    Words are matched letter by letter, so that a reference of Chinese words scores single characters: a word counts if
+    every letter of it was found; its start where its first letter begins a reported word, its end where its last letter
+    ends one.
 
     Args:
         reference: true words with times in seconds.
@@ -64,14 +65,19 @@ def score_words(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Timing
     """
     said, heard = _letters(reference), _letters(hypothesis)
     starts, ends = [], []
+    first: tuple[float, float | None] | None = None  # true and reported start of the word at hand, while it is whole
     i = j = 0
     for step in align([c for c, _, _ in said], [c for c, _, _ in heard]):
-        if step.kind == "equal":
-            (_, start, end), (_, first, last) = said[i], heard[j]
-            if start is not None and first is not None:
-                starts.append(first - start)
-            if end is not None and last is not None:
-                ends.append(last - end)
+        if step.kind != "insert":
+            _, start, end = said[i]
+            if step.kind != "equal":
+                first = None
+            elif start is not None:
+                first = (start, heard[j][1])
+            if end is not None and first is not None:
+                starts += [first[1] - first[0]] if first[1] is not None else []
+                ends += [heard[j][2] - end] if heard[j][2] is not None else []
+                first = None
         i, j = i + (step.kind != "insert"), j + (step.kind != "delete")
     return TimingScore(tuple(starts), tuple(ends), sum(s is not None for _, s, _ in said))
 
