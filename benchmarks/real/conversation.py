@@ -1,7 +1,7 @@
 """Simulated conversations with exact labels and texts, and prompts with long pauses: what voice activity must cut.
 
-Real voices take turns: pauses of 0.1 to 3 s, every twelfth turn begins before the last one ends, short answers fall into
-long turns, and noise of several levels lies under all of it. English ones have a text to be recognised; those of
+Real voices take turns: pauses of 0.1 to 3 s, every twelfth turn begins before the last one ends, short answers fall
+into long turns, and noise of several levels lies under all of it. English ones have a text to be recognised; those of
 several languages are labelled only.
 """
 
@@ -242,9 +242,7 @@ def in_room(places: build.Places, take: Take, index: int, rng: np.random.Generat
     return f"{kind} {snr:.0f} dB", timeline.under(take, noise, snr)
 
 
-def _written(
-    places: build.Places, folder: str, name: str, scene: Scene, index: int, language: str | None
-) -> Utterance:
+def _written(places: build.Places, folder: str, name: str, scene: Scene, index: int, language: str | None) -> Utterance:
     rng = build.seeded(f"room {name}")
     condition, take = in_room(places, scene.take(), index, rng)
     row = build.recorded(places, folder, name, condition, take, rng, language)
@@ -254,9 +252,7 @@ def _written(
 
 def conversation_set(places: build.Places) -> list[Utterance]:
     """18 conversations of 90 s; the English ones have their texts."""
-    rows = [
-        _written(places, "conversation", name, scene, i, "en") for i, (name, scene) in enumerate(english(places))
-    ]
+    rows = [_written(places, "conversation", name, scene, i, "en") for i, (name, scene) in enumerate(english(places))]
     return rows + [
         _written(places, "conversation", name, scene, i, None) for i, (name, scene) in enumerate(mixed(places))
     ]

@@ -4,9 +4,9 @@
     python benchmarks/real/vad_choice.py --data ~/real --models starter --words words.jsonl \\
         --try published --try default --try "speech_threshold=0.5 extend_speech_frame=10"
 
-The detector is asked once about each recording; --sweep then goes through a grid of options on its probabilities. --words
-recognises what each --try cuts: a preset of `VadOptions.preset`, or fields of `VadOptions` (others as published). What
-was recognised is kept by its samples, so that a run goes on where it was stopped.
+The detector is asked once about each recording; --sweep then goes through a grid of options on its probabilities.
+--words recognises what each --try cuts: a preset of `VadOptions.preset`, or fields of `VadOptions` (others as
+published). What was recognised is kept by its samples, so that a run goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -207,7 +207,9 @@ def words(known: Sequence[Recording], options: VadOptions, heard: Heard) -> dict
             heard.text(samples[round(s.start * 16000) : round(s.end * 16000)], one.row.language or "en") for s in found
         ]
         labels = one.labels
-        empty = [t for s, t in zip(found, said, strict=True) if not labels[round(s.start * 100) : round(s.end * 100)].any()]
+        empty = [
+            t for s, t in zip(found, said, strict=True) if not labels[round(s.start * 100) : round(s.end * 100)].any()
+        ]
         figures = out.setdefault(one.group.partition(",")[0], dict.fromkeys(COUNTS, 0))
         figures["segments"] += len(found)
         figures["seconds"] += sum(s.end - s.start for s in found)

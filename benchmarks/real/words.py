@@ -22,15 +22,18 @@ EDGES = (0.2, 0.6)
 PAUSES = (0.0, 0.4)
 NOISY, SNR = 3, 15.0
 """every third recording has pink noise under it, so many dB below"""
-SYLLABLES = dict(
-    entry.split(":")
-    for entry in """
-ㄨㄛ3:我 ㄋㄧ3:你 ㄊㄚ:他 ㄕ4:是 ㄅㄨ4:不 ㄖㄣ2:人 ㄗㄞ4:在 ㄧㄡ3:有 ㄓㄜ4:这 ㄍㄜ4:个 ㄕㄤ4:上 ㄌㄞ2:来 ㄉㄠ4:到 ㄕ2:时 ㄉㄚ4:大 ㄕㄨㄛ:说 ㄍㄨㄛ2:国 ㄋㄧㄢ2:年
-ㄕㄥ:生 ㄏㄨㄟ4:会 ㄗ4:自 ㄓㄨ4:住 ㄊㄧㄢ:天 ㄍㄨㄥ:工 ㄇㄣ2:门 ㄏㄠ3:好 ㄎㄢ4:看 ㄒㄧㄠ3:小 ㄉㄨㄛ:多 ㄒㄩㄝ2:学 ㄕㄨㄟ3:水 ㄏㄨㄛ3:火 ㄕㄢ:山 ㄔㄥ2:成 ㄓㄨㄥ:中 ㄍㄠ:高
-ㄇㄚ3:马 ㄔㄜ:车 ㄏㄨㄚ4:话 ㄕㄨ:书 ㄐㄧㄚ:家 ㄌㄠ3:老 ㄇㄟ3:美 ㄏㄨㄥ2:红 ㄔ:吃 ㄏㄜ:喝 ㄗㄡ3:走 ㄆㄠ3:跑 ㄌㄥ3:冷 ㄖㄜ4:热 ㄈㄥ:风 ㄩ3:雨 ㄩㄝ4:月 ㄖ4:日 ㄇㄨ4:木 ㄐㄧㄣ:金
-ㄙㄢ:三 ㄙ4:四 ㄨ3:五 ㄌㄧㄡ4:六 ㄑㄧ:七 ㄅㄚ:八 ㄐㄧㄡ3:九 ㄑㄧㄢ2:前 ㄏㄡ4:后 ㄗㄨㄛ3:左 ㄅㄟ3:北 ㄋㄢ2:南 ㄉㄨㄥ:东 ㄒㄧ:西 ㄒㄧㄣ:新 ㄎㄞ:开 ㄍㄨㄢ:关 ㄇㄞ3:买 ㄑㄩ4:去
-""".split()
+_FOLDERS = """
+ㄨㄛ3 ㄋㄧ3 ㄊㄚ ㄕ4 ㄅㄨ4 ㄖㄣ2 ㄗㄞ4 ㄧㄡ3 ㄓㄜ4 ㄍㄜ4 ㄕㄤ4 ㄌㄞ2 ㄉㄠ4 ㄕ2 ㄉㄚ4 ㄕㄨㄛ
+ㄍㄨㄛ2 ㄋㄧㄢ2 ㄕㄥ ㄏㄨㄟ4 ㄗ4 ㄓㄨ4 ㄊㄧㄢ ㄍㄨㄥ ㄇㄣ2 ㄏㄠ3 ㄎㄢ4 ㄒㄧㄠ3 ㄉㄨㄛ ㄒㄩㄝ2
+ㄕㄨㄟ3 ㄏㄨㄛ3 ㄕㄢ ㄔㄥ2 ㄓㄨㄥ ㄍㄠ ㄇㄚ3 ㄔㄜ ㄏㄨㄚ4 ㄕㄨ ㄐㄧㄚ ㄌㄠ3 ㄇㄟ3 ㄏㄨㄥ2 ㄔ ㄏㄜ
+ㄗㄡ3 ㄆㄠ3 ㄌㄥ3 ㄖㄜ4 ㄈㄥ ㄩ3 ㄩㄝ4 ㄖ4 ㄇㄨ4 ㄐㄧㄣ ㄙㄢ ㄙ4 ㄨ3 ㄌㄧㄡ4 ㄑㄧ ㄅㄚ
+ㄐㄧㄡ3 ㄑㄧㄢ2 ㄏㄡ4 ㄗㄨㄛ3 ㄅㄟ3 ㄋㄢ2 ㄉㄨㄥ ㄒㄧ ㄒㄧㄣ ㄎㄞ ㄍㄨㄢ ㄇㄞ3 ㄑㄩ4
+"""
+_CHARACTERS = (
+    "我你他是不人在有这个上来到时大说国年生会自住天工门好看小多学水火山成中高马车话书家老"
+    "美红吃喝走跑冷热风雨月日木金三四五六七八九前后左北南东西新开关买去"
 )
+SYLLABLES = dict(zip(_FOLDERS.split(), _CHARACTERS, strict=True))
 """folders of gcin-voice (no figure = first tone) and a common character that sounds so"""
 
 TimedWords = list[tuple[str, float, float]]
@@ -113,9 +116,7 @@ def espeak_set(places: build.Places) -> list[Utterance]:
     return rows
 
 
-def _row(
-    places: build.Places, name: str, samples: Samples, words: TimedWords, language: str, index: int
-) -> Utterance:
+def _row(places: build.Places, name: str, samples: Samples, words: TimedWords, language: str, index: int) -> Utterance:
     rng = build.seeded(f"room {name}")
     take = Take(samples, {"speech": timeline.joined([(a, b) for _, a, b in words], 0.0)})
     condition = "clean"

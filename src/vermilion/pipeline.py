@@ -402,7 +402,7 @@ class Pipeline:
         for unit, result in zip(units, isolated(work, units, "asr"), strict=True):
             if isinstance(result, Recognition):
                 if result.words and self.options.word_edges == "sound":
-                    result = replace(result, words=fitted(result.words, unit.audio()[0]))  # noqa: PLW2901 - its times
+                    result = replace(result, words=fitted(result.words, unit.audio()[0]))
                 unit.recognition = result
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))

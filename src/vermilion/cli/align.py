@@ -42,7 +42,7 @@ def align(
     hardware: Hardware = Hardware(),  # noqa: B008 - frozen
     word_edges: Annotated[
         Literal["sound", "model"],
-        Parameter(help="sound = times that lie in a pause move to the sound beside it; model = as the model gives them."),
+        Parameter(help="sound = times that lie in a pause move to the sound beside it; model = as found."),
     ] = "sound",
     output_dir: Annotated[
         Path | None, Parameter(name=["--output-dir", "-o"], group=OUTPUT, help="Folder for the outputs.")

@@ -320,9 +320,7 @@ def _timestamps(system: str, sets: Sequence[NamedSet], answers: Answers, _: Scor
             rows.append(Row(utterance, off, len(score.starts), _why(answer), said, heard))
             pairs.append((true, got))
         results.append(_result(test_set, answers, rows, _time_figures(timing.score(pairs))))
-    seconds = [
-        Figure(f"{edge} {name}", "s") for edge in ("start", "end") for name in ("off", "median", "p95", "bias")
-    ]
+    seconds = [Figure(f"{edge} {name}", "s") for edge in ("start", "end") for name in ("off", "median", "p95", "bias")]
     shares = [Figure(f"{edge} {_within(s)}", smaller_is_better=False) for edge in ("start", "end") for s in NEAR]
     figures = (*seconds, *shares, Figure("matched", smaller_is_better=False), Figure("words", ""))
     return Evaluation("timestamps", system, figures, figures[0], tuple(results))
