@@ -3,7 +3,8 @@
     python benchmarks/real/word_times.py --data ~/real --models starter --models mini --align mini --markdown times.md
 
 --models and --align take NAME[=FOLDER] as run.py does; --align gives the true text, so that only times can be wrong.
-Answers are kept in DATA/results/times.
+Answers are kept in DATA/results/times. Every system stands in the table twice: with the edges that it gives, and with
+those that the pipeline moves to the sound.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ import argparse  # noqa: E402 - the thread counts come first
 import json  # noqa: E402 - the thread counts come first
 import sys  # noqa: E402 - the thread counts come first
 from collections.abc import Callable, Sequence  # noqa: E402 - the thread counts come first
-from dataclasses import dataclass  # noqa: E402 - the thread counts come first
+from dataclasses import dataclass, replace  # noqa: E402 - the thread counts come first
 from pathlib import Path  # noqa: E402 - the thread counts come first
 from typing import Any  # noqa: E402 - the thread counts come first
 
 from run import markdown, percent  # noqa: E402 - the thread counts come first
 
 from vermilion import loading  # noqa: E402 - the thread counts come first
+from vermilion.asr.edges import fitted  # noqa: E402 - the thread counts come first
+from vermilion.audio import load_audio  # noqa: E402 - the thread counts come first
 from vermilion.decoding.options import DecodingOptions  # noqa: E402 - the thread counts come first
 from vermilion.evaluation import tasks  # noqa: E402 - the thread counts come first
-from vermilion.evaluation.journal import Journal  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.journal import Answer, Journal  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.running import run  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.scoring import evaluated  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.sets import NamedSet  # noqa: E402 - the thread counts come first
-from vermilion.manifests import read_manifest  # noqa: E402 - the thread counts come first
+from vermilion.manifests import Utterance, read_manifest  # noqa: E402 - the thread counts come first
 from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts come first
+from vermilion.transcript import Word  # noqa: E402 - the thread counts come first
 
 SETS = ("times-en", "times-zh", "times-espeak")
 EDGES = ("start", "end")
@@ -88,18 +92,34 @@ def figures(system: System, sets: list[NamedSet], folder: Path) -> list[dict[str
         known = {s.name: [journal.get(s.name, u) for u in s.utterances] for s in sets}
         if any(answer is None for answers in known.values() for answer in answers):
             known = run(system.build(), sets, journal)
-    found = evaluated("timestamps", system.label, sets, known)
-    return [{"system": system.label, "set": s.name, **s.figures} for s in found.sets]
+    rows = []
+    for edges, answers in (("model", known), ("sound", at_the_sound(sets, known))):
+        found = evaluated("timestamps", system.label, sets, answers)
+        rows += [{"system": system.label, "edges": edges, "set": s.name, **s.figures} for s in found.sets]
+    return rows
+
+
+def at_the_sound(sets: list[NamedSet], answers: dict[str, list[Answer]]) -> dict[str, list[Answer]]:
+    """The same answers after what the pipeline does to word edges."""
+
+    def moved(utterance: Utterance, answer: Answer) -> Answer:
+        if answer.value is None:
+            return answer
+        words = [Word(*word) for word in answer.value["words"]]
+        found = fitted(words, load_audio(utterance.audio))
+        return replace(answer, value={**answer.value, "words": [[w.text, w.start, w.end, w.confidence] for w in found]})
+
+    return {s.name: [moved(u, a) for u, a in zip(s.utterances, answers[s.name], strict=True)] for s in sets}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """A line per system and set; milliseconds and percent."""
-    head = ["", "set", "words matched"]
+    head = ["", "edges", "set", "words matched"]
     for edge in EDGES:
         head += [f"{edge}: shift", "mean", "median", "p95", "within 50 / 100 / 200 ms"]
     lines = []
     for row in rows:
-        cells = [row["system"], row["set"], f"{percent(row['matched'])} % of {row['words']:.0f}"]
+        cells = [row["system"], row["edges"], row["set"], f"{percent(row['matched'])} % of {row['words']:.0f}"]
         for edge in EDGES:
             cells += [milliseconds(row[f"{edge} {name}"]) for name in ("bias", "off", "median", "p95")]
             shares = (row[f"{edge} within {limit} ms"] for limit in (50, 100, 200))
