@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from vermilion.evaluation.normalisation import tokens
 from vermilion.evaluation.recognition import align
 from vermilion.transcript import Word
+
+NOWHERE = -1
 
 
 @dataclass(frozen=True)
@@ -64,22 +67,30 @@ def score_words(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Timing
         hypothesis: reported words.
     """
     said, heard = _letters(reference), _letters(hypothesis)
+    at = _matched([c for c, _, _ in said], [c for c, _, _ in heard])
+    begins = [k for k, (_, start, _) in enumerate(said) if start is not None]
     starts, ends = [], []
-    first: tuple[float, float | None] | None = None  # true and reported start of the word at hand, while it is whole
-    i = j = 0
-    for step in align([c for c, _, _ in said], [c for c, _, _ in heard]):
+    for first, after in pairwise([*begins, len(said)]):
+        if NOWHERE in at[first:after]:
+            continue
+        starts += _distance(heard[at[first]][1], said[first][1])
+        ends += _distance(heard[at[after - 1]][2], said[after - 1][2])
+    return TimingScore(tuple(starts), tuple(ends), len(begins))
+
+
+def _distance(reported: float | None, true: float | None) -> list[float]:
+    return [reported - true] if reported is not None and true is not None else []
+
+
+def _matched(said: Sequence[str], heard: Sequence[str]) -> list[int]:
+    """Index of the reported letter that each true one was found as."""
+    found: list[int] = []
+    j = 0
+    for step in align(said, heard):
         if step.kind != "insert":
-            _, start, end = said[i]
-            if step.kind != "equal":
-                first = None
-            elif start is not None:
-                first = (start, heard[j][1])
-            if end is not None and first is not None:
-                starts += [first[1] - first[0]] if first[1] is not None else []
-                ends += [heard[j][2] - end] if heard[j][2] is not None else []
-                first = None
-        i, j = i + (step.kind != "insert"), j + (step.kind != "delete")
-    return TimingScore(tuple(starts), tuple(ends), sum(s is not None for _, s, _ in said))
+            found.append(j if step.kind == "equal" else NOWHERE)
+        j += step.kind != "delete"
+    return found
 
 
 def score(pairs: Iterable[tuple[Sequence[Word], Sequence[Word]]]) -> TimingScore:
