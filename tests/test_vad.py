@@ -181,7 +181,10 @@ def test_presets_of_the_offline_detector_are_a_closed_set():
     assert (cli.speech_threshold, cli.min_silence_frame, cli.merge_silence_frame) == (0.2, 10, 50)
     assert (cli.max_speech_frame, cli.extend_speech_frame, cli.min_speech_frame) == (1000, 10, 20)
     assert VadOptions.preset("default") not in (cli, VadOptions())
-    with pytest.raises(OptionsError, match="default, published, cli"):
+    track = np.array([0.0] * 30 + [1.0] * 50 + [0.0] * 15 + [1.0] * 50 + [0.0] * 30, dtype=np.float32)
+    found = {name: len(segments(track, VadOptions.preset(name))) for name in ("tight", "default", "published", "cli")}
+    assert found == {"tight": 2, "default": 1, "published": 1, "cli": 1}, "a pause of 0.15 s"
+    with pytest.raises(OptionsError, match="default, tight, published, cli"):
         VadOptions.preset("strict")
 
 

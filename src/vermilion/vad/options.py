@@ -65,7 +65,8 @@ class VadOptions(SegmentationOptions):
 
         Args:
             name: "default" = what the pipeline uses, chosen by the errors of the words that come out
-                (benchmarks/real/RESULTS.md); "published" = the defaults of the published library, which are also those
+                (benchmarks/real/RESULTS.md); "tight" = fewest wrong frames, for timelines rather than recognition:
+                every pause is one; "published" = the defaults of the published library, which are also those
                 of this class; "cli" = those of the published command line of the whole system.
 
         Raises:
@@ -81,7 +82,7 @@ class VadOptions(SegmentationOptions):
         _check_frames(1, chunk_max_frame=self.chunk_max_frame)
 
 
-PresetName = Literal["default", "published", "cli"]
+PresetName = Literal["default", "tight", "published", "cli"]
 PRESETS = {
     "default": VadOptions(
         speech_threshold=0.5,
@@ -90,6 +91,7 @@ PRESETS = {
         merge_silence_frame=50,
         extend_speech_frame=10,
     ),
+    "tight": VadOptions(smooth_window_size=1, speech_threshold=0.5, min_speech_frame=10, min_silence_frame=3),
     "published": VadOptions(),
     "cli": VadOptions(
         speech_threshold=0.2,
