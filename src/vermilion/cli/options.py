@@ -63,8 +63,8 @@ class Voice:
     """How speech is cut into segments; what is not given is the preset's."""
 
     vad_preset: PresetName = "default"
-    """default = fewest errors in the words; tight = fewest wrong frames, every pause is one; published = as the
-    published library; cli = as the published command line."""
+    """default = long segments, chosen by the words that come out; tight = fewest wrong frames, every pause is one;
+    published = as the published library; cli = as the published command line."""
     speech_threshold: float | None = None
     """Smoothed probability from which a frame is speech."""
     smooth_window_size: int | None = None
