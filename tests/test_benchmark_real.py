@@ -202,7 +202,9 @@ def test_the_table_of_word_times_is_in_milliseconds_and_percent():
     names = ("bias", "off", "median", "p95")
     row = {f"{e} {n}": 0.0431 for e in ("start", "end") for n in names} | {"end bias": -0.2}
     row |= {f"{e} within {n} ms": 0.5 for e in ("start", "end") for n in (50, 100, 200)}
-    table = module("word_times").table([{"system": "x", "set": "y", "matched": 0.9, "words": 10, **row}])
+    table = module("word_times").table(
+        [{"system": "x", "edges": "model", "set": "y", "matched": 0.9, "words": 10, **row}]
+    )
     assert "| x | model | y | 90.00 % of 10 | 43 | 43 | 43 | 43 | 50 / 50 / 50 | -200 |" in table
 
 
