@@ -23,7 +23,9 @@ def on_path():
     sys.path.insert(0, str(HERE))
     yield
     sys.path.remove(str(HERE))
-    for name in ("packages", "texts", "timeline"):
+    for name in (
+        "build", "conversation", "espeak", "packages", "run", "texts", "timeline", "vad_choice", "word_times", "words",
+    ):  # fmt: skip
         sys.modules.pop(name, None)
 
 
@@ -159,6 +161,110 @@ def test_paragraphs_of_a_manual():
 
 def test_an_order_without_preference_does_not_change():
     assert module("texts").ranked(["a", "b", "c", "d"]) == module("texts").ranked(["d", "c", "b", "a"])
+
+
+# ---- words whose times are known
+
+
+def test_a_word_is_trimmed_to_its_sound():
+    clip = np.concatenate([silence(0.3), tone(0.5), silence(0.3)])
+    assert len(module("words").trimmed(clip)) / RATE == pytest.approx(0.5, abs=0.011)
+    assert len(module("words").trimmed(np.zeros(100, np.float32))) == 0
+
+
+def test_words_stand_where_they_are_said_to_be():
+    words = module("words")
+    samples, times = words.joined(
+        [words.Clip("a", tone(0.4)), words.Clip("b", tone(0.3, 0.2))], np.random.default_rng(0)
+    )
+    sounds = np.zeros(len(samples), bool)
+    for _, start, end in times:
+        sounds[round(start * RATE) : round(end * RATE)] = True
+    assert [w for w, _, _ in times] == ["a", "b"]
+    assert np.abs(samples[~sounds]).max() == 0
+    assert np.abs(samples[sounds]).mean() > 0.1
+
+
+def test_a_spoken_word_begins_with_its_first_sound_and_ends_before_a_pause():
+    espeak = module("espeak")
+    marks = [
+        espeak.Mark(True, 0.0, 1, 3), espeak.Mark(False, 0.01, sound=b"_"), espeak.Mark(False, 0.05, sound=b"t"),
+        espeak.Mark(False, 0.1, sound=b"u:"),
+        espeak.Mark(True, 0.3, 5, 3), espeak.Mark(False, 0.35, sound=b"D"), espeak.Mark(False, 0.6, sound=b"_:"),
+        espeak.Mark(True, 0.9, 9, 1),
+        espeak.Mark(True, 1.0, 11, 3), espeak.Mark(False, 1.0, sound=b"E"),
+    ]  # fmt: skip
+    words = espeak.timed_words("two the , end", marks, 1.4)
+    assert words == [("two", 0.05, 0.3), ("the", 0.35, 0.6), ("end", 1.0, 1.4)]
+
+
+def test_the_table_of_word_times_is_in_milliseconds_and_percent():
+    names = ("bias", "off", "median", "p95")
+    row = {f"{e} {n}": 0.0431 for e in ("start", "end") for n in names} | {"end bias": -0.2}
+    row |= {f"{e} within {n} ms": 0.5 for e in ("start", "end") for n in (50, 100, 200)}
+    table = module("word_times").table(
+        [{"system": "x", "edges": "model", "set": "y", "matched": 0.9, "words": 10, **row}]
+    )
+    assert "| x | model | y | 90.00 % of 10 | 43 | 43 | 43 | 43 | 50 / 50 / 50 | -200 |" in table
+
+
+# ---- conversations
+
+
+def test_a_conversation_is_labelled_where_anyone_sounds():
+    talk = module("conversation")
+    voices = {name: [talk.Line(name, tone(1.5, 0.2))] for name in ("one", "two")}
+    scene = talk.converse(voices, [talk.Line("yes", tone(0.4, 0.2))], 60.0, "test")
+    take = scene.take()
+    speakers = [voice for _, voice, _ in scene.placed if voice != "answer"]
+    assert set(speakers) == {"one", "two"}
+    inside = np.zeros(len(take.samples), bool)
+    for start, end in take.spans["speech"]:
+        inside[round(start * RATE) : round(end * RATE)] = True
+    assert np.abs(take.samples[~inside]).max(initial=0) < 0.05  # edges are rounded to a sample
+    assert scene.text().split().count("one") == speakers.count("one")
+    assert take.sources == [voice for _, voice, _ in sorted(scene.placed, key=lambda p: p[0])]
+
+
+def test_lines_of_a_transcript():
+    found = dict(module("conversation")._read("<s> he was not </s> (a-0880)\n<s> five five  </s> (004)\n"))
+    assert found == {"a-0880": "he was not", "004": "five five"}
+
+
+def test_options_are_a_preset_or_fields():
+    from vermilion.errors import OptionsError
+    from vermilion.vad import VadOptions
+
+    parsed = module("vad_choice").parsed
+    assert parsed("published") == VadOptions()
+    assert parsed("speech_threshold=0.5 min_speech_frame=8") == VadOptions(speech_threshold=0.5, min_speech_frame=8)
+    with pytest.raises(OptionsError, match="no such option"):
+        parsed("threshold=0.5")
+
+
+def test_what_options_do_to_frames_and_segments():
+    from vermilion.transcript import Span
+
+    tally = module("vad_choice").Tally()
+    tally.add(module("vad_choice").frames([(1.0, 3.0)], 500), [Span(1.1, 3.5)])
+    found = tally.figures()
+    assert (found["missed"], found["false alarms"]) == pytest.approx((10 / 200, 50 / 300))
+    assert found["missed at edges"] == pytest.approx(10 / 40)
+    assert (found["segments"], found["mean length"]) == (1, pytest.approx(2.4))
+
+
+def test_what_was_heard_once_is_not_asked_again(tmp_path):
+    choice, asked = module("vad_choice"), []
+
+    class Recogniser:
+        def recognize(self, recordings, options, /, languages=None):
+            asked.append(languages)
+            return [type("R", (), {"text": "hello"})()]
+
+    for _ in range(2):
+        heard = choice.Heard(tmp_path / "heard.jsonl", Recogniser())
+        assert heard.text(tone(0.1), "en") == "hello"
+    assert asked == [["en"]]
 
 
 # ---- packages

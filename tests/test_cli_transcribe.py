@@ -227,12 +227,24 @@ def test_options_reach_the_library(stage, wav):
     assert (vad.speech_threshold, vad.min_speech_frame) == (0.3, 7)
 
 
+def test_presets_of_voice_activity_and_what_differs_from_them(stage, wav):
+    from vermilion.vad import VadOptions
+
+    assert run(wav("a.wav"), "--vad-preset", "published", "--speech-threshold", "0.3") == 0
+    assert run(wav("b.wav"), "--vad-preset", "cli", "--word-edges", "model") == 0
+    assert run(wav("c.wav"), "--vad-preset", "strict") == 2
+    (_, first, published, _), (_, second, cli, _) = stage.calls
+    assert published == replace(VadOptions(), speech_threshold=0.3)
+    assert cli == VadOptions.preset("cli")
+    assert (first.word_edges, second.word_edges) == ("sound", "model")
+
+
 def test_defaults_are_those_of_the_library(stage, wav):
     from vermilion.vad import VadOptions
 
     assert run(wav("a.wav")) == 0
     [(name, options, vad, length)] = stage.calls
-    assert (name, vad, length) == ("auto", VadOptions(), -1)
+    assert (name, vad, length) == ("auto", VadOptions.preset("default"), -1)
     assert replace(options, window_seconds=PipelineOptions().window_seconds) == PipelineOptions()
     window = options.window_seconds
     assert window < PipelineOptions().window_seconds, "on a CPU, finished recordings are written sooner"

@@ -59,6 +59,7 @@ def test_word_times_by_hand():
     assert (found.mean(), found.bias(), found.p95()) == pytest.approx((0.1, 0.0, 0.1))
     assert found.mean("ends") == pytest.approx(0.15)
     assert found.p95("ends") == pytest.approx(0.285)
+    assert (found.median("ends"), found.within(0.1), found.within(0.05, "ends")) == pytest.approx((0.15, 1.0, 0.5))
 
 
 def test_chinese_words_score_single_characters():
@@ -68,6 +69,15 @@ def test_chinese_words_score_single_characters():
     assert found.starts == pytest.approx((0.1, 0.0) * 2)
     assert found.ends == pytest.approx((-0.1, 0.1) * 2)
     assert found.coverage == 1.0
+
+
+def test_a_word_counts_only_if_all_of_it_was_found():
+    true = [Word("press", 1.0, 1.4), Word("pound", 1.5, 1.9)]
+    assert timing.score_words(true, [Word("dress", 0.0, 0.2), Word("pond", 0.3, 0.4)]).coverage == 0.0
+    found = timing.score_words(true, [Word("press", 1.1, 1.4), Word("ground", 1.5, 1.9)])
+    assert (found.starts, found.ends) == (pytest.approx((0.1,)), pytest.approx((0.0,)))
+    joined = timing.score_words(true, [Word("presspound", 1.0, 1.9)])  # the edge between them is not known
+    assert (joined.starts, joined.ends) == ((0.0,), (0.0,))
 
 
 def test_no_words_no_figures():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vermilion.errors import AudioError, ModelError
+from vermilion.errors import AudioError, ModelError, OptionsError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeEventDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
 from vermilion.transcript import Failure, LanguageResult, Recognition, Span, Transcript
@@ -43,6 +43,20 @@ def test_segments_become_sentences_on_the_recordings_timeline():
     assert t.duration == 4.0
     assert t.models == {"vad": "fake-vad", "lid": "fake-lid", "asr": "fake-asr", "punc": "fake-punc"}
     assert [(x.language, x.start, x.end) for x in t.languages] == [("en", 0.5, 3.25)]
+
+
+def test_words_leave_pauses_unless_the_recognisers_times_are_wanted():
+    samples, _ = tone(4)
+    rng = np.random.default_rng(0)
+    for start, end in ((0, 1.3), (1.7, 2.4), (2.8, 4)):  # sound from 1.3 to 1.7 s and from 2.4 to 2.8 s
+        samples[round(start * RATE) : round(end * RATE)] = 1e-4 * rng.standard_normal(round((end - start) * RATE))
+    spans = [Span(1.0, 3.0)]  # two words of a second each
+    moved = build(spans).transcribe((samples, RATE)).words
+    assert [(w.start, w.end) for w in moved] == [pytest.approx(x, abs=0.02) for x in ((1.3, 1.7), (2.4, 2.8))]
+    kept = build(spans, options=PipelineOptions(word_edges="model")).transcribe((samples, RATE)).words
+    assert [(w.start, w.end) for w in kept] == [(1.0, 2.0), (2.0, 3.0)]
+    with pytest.raises(OptionsError, match="word_edges"):
+        PipelineOptions(word_edges="centre")
 
 
 def test_published_keys_are_a_subset_of_the_dict():

@@ -175,6 +175,30 @@ def test_presets_and_their_limits():
         StreamingVadOptions().with_mode(7)
 
 
+def test_presets_of_the_offline_detector_are_a_closed_set():
+    assert VadOptions.preset("published") == VadOptions()
+    cli = VadOptions.preset("cli")
+    assert (cli.speech_threshold, cli.min_silence_frame, cli.merge_silence_frame) == (0.2, 10, 50)
+    assert (cli.max_speech_frame, cli.extend_speech_frame, cli.min_speech_frame) == (1000, 10, 20)
+    assert VadOptions.preset("default") not in (cli, VadOptions())
+    track = np.array([0.0] * 30 + [1.0] * 50 + [0.0] * 15 + [1.0] * 50 + [0.0] * 30, dtype=np.float32)
+    found = {name: len(segments(track, VadOptions.preset(name))) for name in ("tight", "default", "published", "cli")}
+    assert found == {"tight": 2, "default": 1, "published": 1, "cli": 1}, "a pause of 0.15 s"
+    with pytest.raises(OptionsError, match="default, tight, published, cli"):
+        VadOptions.preset("strict")
+
+
+def test_the_pipeline_cuts_by_its_own_preset_and_the_detector_alone_as_published(tmp_path):
+    from vermilion.loading import load_detector
+
+    folder = tmp_path / "FireRedVAD" / "VAD"
+    folder.mkdir(parents=True)
+    write_vad(folder)
+    assert VoiceActivityDetector.from_pretrained(folder).options == VadOptions()
+    assert load_detector(tmp_path).options == VadOptions.preset("default")
+    assert load_detector(tmp_path, options=VadOptions()).options == VadOptions()
+
+
 @pytest.mark.parametrize("samples", [0, 1, 399, 400, 559, 560, 16000])
 def test_short_and_silent_recordings(detector, stream, samples):
     audio = np.zeros(samples, dtype=np.float32)

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import conversation
 import numpy as np
 import soundfile
 import texts
 import timeline
+import words
 from packages import PackageError, provide
 from timeline import RATE, Samples, Take
 
@@ -322,6 +324,8 @@ def build(places: Places, say: Callable[[str], None]) -> None:
         "events": lambda: event_set(places),
         "lid": lambda: lid_set(places),
         **{f"asr-{language}": lambda language=language: asr_set(places, language) for language in LANGUAGES},
+        **words.sets(places),
+        **conversation.sets(places),
     }
     for name, make in sets.items():
         target = places.out / f"{name}.jsonl"

@@ -35,6 +35,7 @@ from vermilion.evaluation.texts import as_set, read_texts  # noqa: E402 - the th
 from vermilion.loading import STARTER, Builder  # noqa: E402 - the thread counts come first
 from vermilion.manifests import read_manifest  # noqa: E402 - the thread counts come first
 from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts come first
+from vermilion.vad import VadOptions  # noqa: E402 - the thread counts come first
 
 KINDS = ("vad", "events", "lid", "asr", "punc")
 LANGUAGES = ("en", "es", "fr", "it", "ru", "cs", "nl")
@@ -74,7 +75,7 @@ def own(label: str, where: str | None) -> Iterator[System]:
             raise Absent
         return found
 
-    yield System(label, "vad", lambda: tasks.VoiceActivityTask(module(builder.detector())))
+    yield System(label, "vad", lambda: tasks.VoiceActivityTask(module(builder.detector(VadOptions()))))
     yield System(label, "events", lambda: tasks.EventTask(module(builder.event_detector())))
     yield System(label, "lid", lambda: tasks.LanguageTask(module(builder.identifier())))
     decoding = DecodingOptions(timestamps=False)

@@ -64,7 +64,7 @@ class Setting:
         """What makes the pipeline, as `vermilion transcribe` makes it."""
         hardware = Hardware(device=self.device, precision=self.precision)  # type: ignore[arg-type]
         options = Stages().pipeline_options(Search(), hardware, Llm())
-        return shared_out(self.workers, Build(self.models, options, VadOptions()))[1]
+        return shared_out(self.workers, Build(self.models, options, VadOptions.preset("default")))[1]
 
     def command(self, manifest: Path, folder: Path, *more: str) -> list[str]:
         """The command line that runs it."""
@@ -158,7 +158,7 @@ def measure(
         start += _mean([one.warming for one in copies])
     rows = copies[0].transcripts  # the other copies have the same
     say("writing rows")
-    made_by = provenance(copies[0].models, setting.models, setting.build().options, VadOptions())
+    made_by = provenance(copies[0].models, setting.models, setting.build().options, VadOptions.preset("default"))
     writing, line = _rows(rows, made_by, "jsonl")
     _, column = _rows(rows, made_by, "parquet")
     audio = sum(transcript.duration for _, transcript in rows)

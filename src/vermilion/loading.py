@@ -52,7 +52,7 @@ def load(
             "starter" = the models out of package-registry wheels; "mini" = the small set that `recipes/mini` trains;
             else a folder with the published layout.
         options: switches of the pipeline, choice of recogniser, device, precision.
-        vad: options of the voice activity detector.
+        vad: options of the voice activity detector; None = `VadOptions.preset("default")`.
         punctuation_max_length: sentences are cut beyond this length in characters; -1 = no limit.
 
     Raises:
@@ -141,9 +141,10 @@ class Builder:
         return None if self.name == STARTER else catalogue.find(entry, self.folder)
 
     def detector(self, options: VadOptions | None = None) -> VoiceDetector:
-        """FireRedVAD, from its published folder or out of the starter set's wheel."""
-        from vermilion.vad import VoiceActivityDetector
+        """FireRedVAD, from its published folder or out of the starter set's wheel; cuts as the pipeline does."""
+        from vermilion.vad import VadOptions, VoiceActivityDetector
 
+        options = options or VadOptions.preset("default")
         path = self.find("fireredvad")
         if path is not None:
             return VoiceActivityDetector.from_pretrained(path, options)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from vermilion.asr.edges import fitted
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
@@ -114,6 +115,8 @@ class PipelineOptions:
     """least confidence of the identified language for routing"""
     language: str | None = None
     """language of all recordings where the caller knows it (identification is then skipped)"""
+    word_edges: Literal["sound", "model"] = "sound"
+    """sound = word times that lie in a pause move to the sound beside it; model = as the recogniser gives them"""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """options of the search"""
     llm: LlmOptions = field(default_factory=LlmOptions)
@@ -138,6 +141,8 @@ class PipelineOptions:
             raise OptionsError(f"channels must be 'mix' or 'separate', not {self.channels!r}")
         if self.route not in ("auto", "never"):
             raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
+        if self.word_edges not in ("sound", "model"):
+            raise OptionsError(f"word_edges must be 'sound' or 'model', not {self.word_edges!r}")
         if self.recognizer not in ("auto", "aed", "llm", "whisper"):
             raise OptionsError(f"recognizer must be auto, aed, llm or whisper, not {self.recognizer!r}")
         if self.threads < 0:
@@ -396,6 +401,8 @@ class Pipeline:
 
         for unit, result in zip(units, isolated(work, units, "asr"), strict=True):
             if isinstance(result, Recognition):
+                if result.words and self.options.word_edges == "sound":
+                    result = replace(result, words=fitted(result.words, unit.audio()[0]))
                 unit.recognition = result
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))

@@ -101,6 +101,7 @@ def load_system(root, cfg):
         lid=cfg.get("enable_lid", True),
         punctuation=cfg.get("enable_punc", True),
         events=False,
+        word_edges="model",  # the published code gives words the times of its CTC head
         decoding=decoding,
     )
     pipeline = Pipeline(

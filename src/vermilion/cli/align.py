@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -40,6 +40,10 @@ def align(
     ] = None,
     models: ModelsOption = "auto",
     hardware: Hardware = Hardware(),  # noqa: B008 - frozen
+    word_edges: Annotated[
+        Literal["sound", "model"],
+        Parameter(help="sound = times that lie in a pause move to the sound beside it; model = as found."),
+    ] = "sound",
     output_dir: Annotated[
         Path | None, Parameter(name=["--output-dir", "-o"], group=OUTPUT, help="Folder for the outputs.")
     ] = None,
@@ -51,6 +55,7 @@ def align(
     quiet: Quiet = False,
 ) -> int:
     """Give the words of a known text their times in a recording."""
+    from vermilion.asr.edges import fitted
     from vermilion.audio import load_audio
 
     terminal = Terminal(quiet)
@@ -73,6 +78,7 @@ def align(
         said = _read(said) if isinstance(said, Path) else said
         samples = load_audio(item.source)
         words = aligner.align((samples, 16000), said)
+        words = fitted(words, samples) if word_edges == "sound" else words
         result = aligned(item, said, words, len(samples) / 16000, named(aligner))
         for path in targets[items.index(item)].paths if output_dir is not None else ():
             formats.save(result, path)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from vermilion.cli.console import Terminal
 from vermilion.cli.evaluation import Manifests, Results, Text, run, sets_of, show, task
-from vermilion.cli.options import Hardware, Json, Llm, ModelsOption, Quiet, Search, Stages, VadGroup
-from vermilion.vad import VadOptions
+from vermilion.cli.options import Hardware, Json, Llm, ModelsOption, Quiet, Search, Stages, Voice
 
 EXAMPLES = """Examples:
   vermilion evaluate pipeline talks.jsonl -o out
@@ -25,7 +24,7 @@ def pipeline(
     search: Search = Search(),  # noqa: B008 - frozen
     hardware: Hardware = Hardware(),  # noqa: B008 - frozen
     llm: Llm = Llm(),  # noqa: B008 - frozen
-    vad: VadGroup = VadOptions(),  # noqa: B008 - frozen
+    voice: Voice = Voice(),  # noqa: B008 - frozen
     results: Results = Results(),  # noqa: B008 - frozen
     json: Json = False,
     quiet: Quiet = False,
@@ -34,7 +33,7 @@ def pipeline(
     from vermilion.evaluation.systems import pipelines
 
     terminal = Terminal(quiet)
-    systems = pipelines(models, stages.pipeline_options(search, hardware, llm), vad)
+    systems = pipelines(models, stages.pipeline_options(search, hardware, llm), voice.plain())
     plan = results.plan(text.scoring())
     return show(terminal, run(terminal, systems, sets_of(manifests, results), plan), results, json)
 

@@ -8,9 +8,9 @@ from cyclopts import Parameter
 
 from vermilion.cli.console import Terminal
 from vermilion.cli.evaluation import SCORING, Manifests, Results, Systems, run, sets_of, show, task
-from vermilion.cli.options import Json, ModelsOption, Quiet, VadGroup
+from vermilion.cli.options import Json, ModelsOption, Quiet, Voice
 from vermilion.errors import OptionsError
-from vermilion.vad import EventOptions, VadOptions
+from vermilion.vad import EventOptions
 
 EXAMPLES = """Examples:
   vermilion evaluate vad test.jsonl -o out
@@ -29,7 +29,7 @@ def vad(
     threshold: Annotated[float, Parameter(group=SCORING, help="Of the frame figures.")] = 0.5,
     system: Systems = None,
     models: ModelsOption = "auto",
-    options: VadGroup = VadOptions(),  # noqa: B008 - frozen
+    voice: Voice = Voice(),  # noqa: B008 - frozen
     results: Results = Results(),  # noqa: B008 - frozen
     json: Json = False,
     quiet: Quiet = False,
@@ -41,7 +41,7 @@ def vad(
     terminal = Terminal(quiet)
     if events and system not in (None, [OWN]):
         raise OptionsError("only vermilion tells events apart; leave --system or --events out")
-    systems = event_detectors(models, EventOptions()) if events else detectors(system or [OWN], models, options)
+    systems = event_detectors(models, EventOptions()) if events else detectors(system or [OWN], models, voice.plain())
     plan = results.plan(ScoringOptions(threshold=threshold))
     return show(terminal, run(terminal, systems, sets_of(manifests, results), plan), results, json)
 

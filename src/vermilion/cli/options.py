@@ -12,6 +12,7 @@ from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.formats import SubtitleOptions
 from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
+from vermilion.vad.options import PresetName
 
 DEFAULTS = PipelineOptions()
 CPU_WINDOW = 120.0
@@ -52,9 +53,41 @@ Quiet = Annotated[
         help="Say nothing but results and errors.",
     ),
 ]
-VadGroup = Annotated[VadOptions, Parameter(name="*", group=VAD)]
 EventGroup = Annotated[EventOptions, Parameter(name="*", group=VAD)]
 SubtitleGroup = Annotated[SubtitleOptions, Parameter(name="*", group=SUBTITLES)]
+
+
+@Parameter(name="*", group=VAD)
+@dataclass(frozen=True)
+class Voice:
+    """How speech is cut into segments; what is not given is the preset's."""
+
+    vad_preset: PresetName = "default"
+    """default = long segments, chosen by the words that come out; tight = fewest wrong frames, every pause is one;
+    published = as the published library; cli = as the published command line."""
+    speech_threshold: float | None = None
+    """Smoothed probability from which a frame is speech."""
+    smooth_window_size: int | None = None
+    """Frames of the trailing mean."""
+    min_speech_frame: int | None = None
+    """Shorter speech is dropped."""
+    max_speech_frame: int | None = None
+    """Longer speech is cut at its least probable frame."""
+    min_silence_frame: int | None = None
+    """Shorter pauses stay speech."""
+    merge_silence_frame: int | None = None
+    """Gaps shorter than this are filled."""
+    extend_speech_frame: int | None = None
+    """Frames added on both sides."""
+    min_piece_frame: int | None = None
+    """Cuts leave no piece shorter than this."""
+    chunk_max_frame: int | None = None
+    """Frames computed at a time; bounds the memory and changes no result."""
+
+    def plain(self) -> VadOptions:
+        """The same as the library knows them."""
+        given = {name: value for name, value in vars(self).items() if name != "vad_preset" and value is not None}
+        return replace(VadOptions.preset(self.vad_preset), **given)
 
 
 @Parameter(name="*", group=SEARCH)
@@ -151,6 +184,8 @@ class Stages:
     """Cut sentences beyond this length (Chinese characters; Latin letters count half); -1 = no limit."""
     route: Literal["auto", "never"] = DEFAULTS.route
     """auto = languages that the recogniser does not cover go to Whisper, if it is installed."""
+    word_edges: Literal["sound", "model"] = DEFAULTS.word_edges
+    """sound = word times that lie in a pause move to the sound beside it; model = as the recogniser gives them."""
     max_seconds: float | None = DEFAULTS.max_seconds
     """Refuse longer recordings."""
 
@@ -165,6 +200,7 @@ class Stages:
             lid=self.lid,
             punctuation=self.punctuation,
             route=self.route,
+            word_edges=self.word_edges,
             max_seconds=self.max_seconds,
             decoding=search.plain(),
             llm=llm.plain(),

@@ -22,12 +22,11 @@ from vermilion.cli.options import (
     Search,
     Stages,
     SubtitleGroup,
-    VadGroup,
+    Voice,
 )
 from vermilion.cli.run import Run
 from vermilion.errors import OptionsError
 from vermilion.formats import SubtitleOptions
-from vermilion.vad import VadOptions
 
 EXAMPLES = """Examples:
   vermilion transcribe talk.mp4                         read it on the screen
@@ -58,12 +57,12 @@ def transcribe(
     stages: Stages = Stages(),  # noqa: B008 - frozen
     search: Search = Search(),  # noqa: B008 - frozen
     llm: Llm = Llm(),  # noqa: B008 - frozen
-    vad: VadGroup = VadOptions(),  # noqa: B008 - frozen
+    voice: Voice = Voice(),  # noqa: B008 - frozen
     subtitles: SubtitleGroup = SubtitleOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Transcribe recordings: speech, language, words with times, punctuation."""
     terminal = Terminal(quiet)
-    options = stages.pipeline_options(search, hardware, llm)
+    options, vad = stages.pipeline_options(search, hardware, llm), voice.plain()
     if corpus.manifest is not None:
         return _corpus(
             terminal, corpus, corpora.Build(models, options, vad, stages.punc_max_length), output, inputs or [], json

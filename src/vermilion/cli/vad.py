@@ -6,10 +6,9 @@ from vermilion import loading
 from vermilion.cli.console import Terminal
 from vermilion.cli.each import for_each, identity, named, recordings
 from vermilion.cli.inputs import Item
-from vermilion.cli.options import Inputs, Json, ModelsOption, Quiet, VadGroup
+from vermilion.cli.options import Inputs, Json, ModelsOption, Quiet, Voice
 from vermilion.cli.reading import spans_table
 from vermilion.transcript import VadResult
-from vermilion.vad import VadOptions
 
 EXAMPLES = """Examples:
   vermilion vad talk.mp4
@@ -26,9 +25,10 @@ def vad(
     models: ModelsOption = "auto",
     json: Json = False,
     quiet: Quiet = False,
-    options: VadGroup = VadOptions(),  # noqa: B008 - frozen
+    voice: Voice = Voice(),  # noqa: B008 - frozen
 ) -> int:
     """Find the speech in recordings."""
+    options = voice.plain()
     terminal = Terminal(quiet)
     items, code = recordings(inputs, terminal)
     with terminal.working("loading models"):

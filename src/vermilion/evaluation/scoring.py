@@ -19,6 +19,9 @@ from vermilion.evaluation.voice_activity import FrameScore, RocCurve, SegmentSco
 from vermilion.manifests import Utterance
 from vermilion.transcript import Recognition, Span, Word
 
+NEAR = (0.05, 0.1, 0.2)
+"""seconds within which word edges are counted"""
+
 T = TypeVar("T")
 Answers = Mapping[str, Sequence[Answer]]
 
@@ -317,17 +320,23 @@ def _timestamps(system: str, sets: Sequence[NamedSet], answers: Answers, _: Scor
             rows.append(Row(utterance, off, len(score.starts), _why(answer), said, heard))
             pairs.append((true, got))
         results.append(_result(test_set, answers, rows, _time_figures(timing.score(pairs))))
-    seconds = [Figure(n, "s") for n in ("start off", "start p95", "start bias", "end off", "end p95", "end bias")]
-    figures = (*seconds, Figure("matched", smaller_is_better=False), Figure("words", ""))
+    seconds = [Figure(f"{edge} {name}", "s") for edge in ("start", "end") for name in ("off", "median", "p95", "bias")]
+    shares = [Figure(f"{edge} {_within(s)}", smaller_is_better=False) for edge in ("start", "end") for s in NEAR]
+    figures = (*seconds, *shares, Figure("matched", smaller_is_better=False), Figure("words", ""))
     return Evaluation("timestamps", system, figures, figures[0], tuple(results))
+
+
+def _within(seconds: float) -> str:
+    return f"within {1000 * seconds:.0f} ms"
 
 
 def _time_figures(score: timing.TimingScore) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for edge in ("start", "end"):
         values = f"{edge}s"
-        figures |= {f"{edge} off": score.mean(values), f"{edge} p95": score.p95(values)}
-        figures |= {f"{edge} bias": score.bias(values)}
+        figures |= {f"{edge} off": score.mean(values), f"{edge} median": score.median(values)}
+        figures |= {f"{edge} p95": score.p95(values), f"{edge} bias": score.bias(values)}
+        figures |= {f"{edge} {_within(s)}": score.within(s, values) for s in NEAR}
     return figures | {"matched": score.coverage, "words": score.words}
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from vermilion.evaluation.normalisation import tokens
 from vermilion.evaluation.recognition import align
 from vermilion.transcript import Word
+
+NOWHERE = -1
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class TimingScore:
         values = getattr(self, edge)
         return float(np.mean(np.abs(values))) if values else None
 
+    def median(self, edge: str = "starts") -> float | None:
+        """Median distance in seconds; None if nothing was matched."""
+        values = getattr(self, edge)
+        return float(np.median(np.abs(values))) if values else None
+
+    def within(self, seconds: float, edge: str = "starts") -> float | None:
+        """Share of the matched edges that are no farther off than this; None if nothing was matched."""
+        values = getattr(self, edge)
+        return float(np.mean(np.abs(values) <= seconds + 1e-9)) if values else None
+
     def p95(self, edge: str = "starts") -> float | None:
         """95th percentile of the distance in seconds; None if nothing was matched."""
         values = getattr(self, edge)
@@ -45,25 +58,39 @@ class TimingScore:
 def score_words(reference: Sequence[Word], hypothesis: Sequence[Word]) -> TimingScore:
     """Score the word times of one recording.
 
-    Words are matched letter by letter, so that a reference of Chinese words scores single characters: the start of a
-    word counts where its first letter begins a reported word, the end where its last letter ends one.
+    Words are matched letter by letter, so that a reference of Chinese words scores single characters: a word counts if
+    every letter of it was found; its start where its first letter begins a reported word, its end where its last letter
+    ends one.
 
     Args:
         reference: true words with times in seconds.
         hypothesis: reported words.
     """
     said, heard = _letters(reference), _letters(hypothesis)
+    at = _matched([c for c, _, _ in said], [c for c, _, _ in heard])
+    begins = [k for k, (_, start, _) in enumerate(said) if start is not None]
     starts, ends = [], []
-    i = j = 0
-    for step in align([c for c, _, _ in said], [c for c, _, _ in heard]):
-        if step.kind == "equal":
-            (_, start, end), (_, first, last) = said[i], heard[j]
-            if start is not None and first is not None:
-                starts.append(first - start)
-            if end is not None and last is not None:
-                ends.append(last - end)
-        i, j = i + (step.kind != "insert"), j + (step.kind != "delete")
-    return TimingScore(tuple(starts), tuple(ends), sum(s is not None for _, s, _ in said))
+    for first, after in pairwise([*begins, len(said)]):
+        if NOWHERE in at[first:after]:
+            continue
+        starts += _distance(heard[at[first]][1], said[first][1])
+        ends += _distance(heard[at[after - 1]][2], said[after - 1][2])
+    return TimingScore(tuple(starts), tuple(ends), len(begins))
+
+
+def _distance(reported: float | None, true: float | None) -> list[float]:
+    return [reported - true] if reported is not None and true is not None else []
+
+
+def _matched(said: Sequence[str], heard: Sequence[str]) -> list[int]:
+    """Index of the reported letter that each true one was found as."""
+    found: list[int] = []
+    j = 0
+    for step in align(said, heard):
+        if step.kind != "insert":
+            found.append(j if step.kind == "equal" else NOWHERE)
+        j += step.kind != "delete"
+    return found
 
 
 def score(pairs: Iterable[tuple[Sequence[Word], Sequence[Word]]]) -> TimingScore:

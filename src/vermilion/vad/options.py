@@ -59,10 +59,48 @@ class VadOptions(SegmentationOptions):
     chunk_max_frame: int = 30000
     """frames computed at a time; bounds the memory and changes no result"""
 
+    @classmethod
+    def preset(cls, name: str) -> VadOptions:
+        """Options by name.
+
+        Args:
+            name: "default" = what the pipeline uses: no preset gave measurably fewer errors in words, and it cuts fewest
+                segments (benchmarks/real/RESULTS.md); "tight" = fewest wrong frames, for timelines rather than recognition:
+                every pause is one; "published" = the defaults of the published library, which are also those
+                of this class; "cli" = those of the published command line of the whole system.
+
+        Raises:
+            OptionsError: no such preset.
+        """
+        if name not in PRESETS:
+            raise OptionsError(f"the presets of voice activity are {', '.join(PRESETS)}, not {name!r}")
+        return PRESETS[name]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_threshold("speech_threshold", self.speech_threshold)
         _check_frames(1, chunk_max_frame=self.chunk_max_frame)
+
+
+PresetName = Literal["default", "tight", "published", "cli"]
+PRESETS = {
+    "default": VadOptions(
+        speech_threshold=0.5,
+        min_speech_frame=8,
+        min_silence_frame=10,
+        merge_silence_frame=50,
+        extend_speech_frame=10,
+    ),
+    "tight": VadOptions(smooth_window_size=1, speech_threshold=0.5, min_speech_frame=10, min_silence_frame=3),
+    "published": VadOptions(),
+    "cli": VadOptions(
+        speech_threshold=0.2,
+        max_speech_frame=1000,
+        min_silence_frame=10,
+        merge_silence_frame=50,
+        extend_speech_frame=10,
+    ),
+}
 
 
 @dataclass(frozen=True)
