@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.errors import AudioLimitError
+from vermilion.runtime import usable_cores
 from vermilion.server.admission import Admission, attended
 from vermilion.server.backend import Engines, Step, Task
 from vermilion.server.errors import RequestError
@@ -38,7 +38,7 @@ class Desk:
     spool: Spool
     admission: Admission
     metrics: Metrics
-    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
+    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(usable_cores()))
 
     @contextlib.asynccontextmanager
     async def form(self, request: Request) -> AsyncIterator[Form]:
