@@ -5,19 +5,27 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vermilion.errors import OptionsError
 
 if TYPE_CHECKING:
     import torch
+    from threadpoolctl import ThreadpoolController
     from torch import Tensor, nn
 
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 """as GNU's, Intel's and LLVM's OpenMP are told not to spin"""
+_limiting = threading.Lock()
+_inside = 0
+_limit: Any = None
+"""of numpy's threads, and how many are in `one_numpy_thread`"""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
@@ -180,15 +188,37 @@ def set_threads(threads: int = 0) -> int:
 
 
 def limit_numpy() -> None:
-    """Give numpy's products (voice activity, features) one thread.
+    """Give numpy's products (voice activity, features) one thread, from now on and in the whole process.
 
     Their matrices are small: a second thread gains nothing on an idle machine, and on a busy one the two wait for each
     other in a loop, which was up to 18 times slower.
     """
-    import numpy as np  # noqa: F401 - its library must be there to be limited
-    from threadpoolctl import threadpool_limits
+    _numpy_libraries().limit(limits=1, user_api="blas")
 
-    threadpool_limits(1, user_api="blas")
+
+@contextmanager
+def one_numpy_thread() -> Iterator[None]:
+    """The same for a while, for callers who keep numpy's threads for other work; threads may be in here together."""
+    global _inside, _limit
+    with _limiting:
+        _inside += 1
+        if _inside == 1:
+            _limit = _numpy_libraries().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _limiting:
+            _inside -= 1
+            if not _inside:
+                _limit.restore_original_limits()
+
+
+@cache
+def _numpy_libraries() -> ThreadpoolController:
+    import numpy as np  # noqa: F401 - its library must be there to be limited
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def default_threads(processes: int = 1) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vermilion.assembly import Job, Unit, restore_units, unit_state
 from vermilion.cluster.ray_data import RayOptions, connect
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import Cancelled, MissingDependencyError, OptionsError
 from vermilion.live.options import LiveOptions
 from vermilion.scheduling import windows
 from vermilion.server.backend import Engines, LiveLink, State, Step, Task
@@ -187,8 +187,17 @@ class Replica:
 
         task = parcel.task
         try:
-            job = self.pipeline.segment(task.name, recordings_of(task, parcel.tracks), language=task.language)
+            job = self.pipeline.segment(
+                task.name,
+                recordings_of(task, parcel.tracks),
+                language=task.language,
+                events=task.events,
+                cached=task.segmentation,
+                progress=lambda _, __: _cancel_if(parcel.gone),
+            )
             restore_units(job, task.finished)
+        except Cancelled:
+            return Failed(0, RequestError("the request was cancelled", status=499))
         except Exception as error:  # noqa: BLE001 - one bad recording must not cost the others
             return Failed(0, portable(error))
         return job
@@ -227,6 +236,11 @@ class Replica:
         except Exception as error:  # noqa: BLE001 - as above
             return Failed(0, portable(error))
         return Result(transcript, states, count, speech)
+
+
+def _cancel_if(gone: bool) -> None:
+    if gone:
+        raise Cancelled
 
 
 def deployment(serve: Any, build: Callable[[], Models], options: ReplicaOptions) -> Any:

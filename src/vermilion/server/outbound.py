@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -208,7 +209,7 @@ async def _fetch(url: str, target: Path, allowed: Sequence[str], max_bytes: int,
 async def _save(response: httpx.Response, target: Path, max_bytes: int) -> int:
     size = 0
     file: IO[bytes]
-    with target.open("xb") as file:
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > max_bytes:

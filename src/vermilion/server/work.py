@@ -18,6 +18,7 @@ from vermilion.server.backend import Engines, Step, Task
 from vermilion.server.errors import RequestError
 from vermilion.server.metrics import Metrics
 from vermilion.server.options import ServerOptions
+from vermilion.server.threads import Threads
 from vermilion.server.uploads import Form, Spool, Upload, receive, too_long
 from vermilion.transcript import Transcript
 
@@ -38,7 +39,7 @@ class Desk:
     spool: Spool
     admission: Admission
     metrics: Metrics
-    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(usable_cores()))
+    decoders: Threads = field(default_factory=lambda: Threads(usable_cores(), "decoders"))
 
     @contextlib.asynccontextmanager
     async def form(self, request: Request) -> AsyncIterator[Form]:
@@ -72,17 +73,16 @@ class Desk:
             limits.decode_memory,
             limits.decode_seconds,
         )
-        async with self.decoders:
-            stopped = threading.Event()
-            job = asyncio.ensure_future(asyncio.to_thread(decode, work, stopped))
-            try:
-                return await asyncio.shield(job)
-            except AudioLimitError as error:
-                raise too_long(limits.request_seconds) from error
-            except asyncio.CancelledError:
-                stopped.set()
-                await _discard(job, self.spool)
-                raise
+        stopped = threading.Event()
+        job = asyncio.ensure_future(self.decoders.run(decode, work, stopped))
+        try:
+            return await asyncio.shield(job)
+        except AudioLimitError as error:
+            raise too_long(limits.request_seconds) from error
+        except asyncio.CancelledError:
+            stopped.set()
+            await _discard(job, self.spool)
+            raise
 
     async def transcribe(self, task: Task, report: Callable[[Step], Awaitable[None]] | None = None) -> Transcript:
         """Transcribe, and count what was done."""
