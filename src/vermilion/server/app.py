@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +107,21 @@ def create_server(options: ServerOptions) -> Server:
     spool = Spool(options.spool, options.limits.spool_bytes)
     engines = (options.engines or processes)(options, spool)
     desk = Desk(options, engines, spool, Admission(options.limits, lambda: engines.rate.value), Metrics())
-    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _take_folder(options.data)
     store = JobStore(options.database or f"sqlite:///{options.data / 'jobs.sqlite'}")
     server = Server(desk, JobRunner(store, engines, options))
     desk.metrics.read(lambda: _readings(server))
     return server
+
+
+def _take_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OptionsError(f"cannot write into the folder {folder} ({reason}); choose another with --data") from error
 
 
 def create_app(options: ServerOptions, server: Server | None = None) -> FastAPI:
@@ -226,7 +237,7 @@ def _add_state(app: FastAPI, server: Server) -> None:
     )
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        body, kind = desk.metrics.text()
+        body, kind = await asyncio.to_thread(desk.metrics.text)  # it asks the job store
         return Response(body, media_type=kind)
 
     @app.get("/v1/server", tags=["Server"], response_model=ServerInfo)

@@ -275,7 +275,7 @@ class EnginePool:
         path = self.spool.new()
         try:
             seconds = await asyncio.to_thread(write_16k, pcm, rate, path)
-            return await self.transcribe(Task([path], "utterance", language, weight=4.0, seconds=seconds))
+            return await self.transcribe(Task([path], "utterance", language, weight=4.0, seconds=seconds, events=False))
         finally:
             self.spool.remove(path)
 

@@ -42,15 +42,19 @@ class Desk:
     decoders: Threads = field(default_factory=lambda: Threads(usable_cores(), "decoders"))
 
     @contextlib.asynccontextmanager
-    async def form(self, request: Request) -> AsyncIterator[Form]:
-        """Admit a request and read its form."""
+    async def form(
+        self, request: Request, check: Callable[[str, str], None] = lambda _, __: None
+    ) -> AsyncIterator[Form]:
+        """Admit a request and read its form; `check` gets every field as soon as it is there."""
         limits = self.options.limits
         with self.admission.enter(request.state.peer):
-            async with receive(request, self.spool, limits, seconds=limits.request_seconds) as form:
+            async with receive(request, self.spool, limits, seconds=limits.request_seconds, check=check) as form:
                 yield form
 
     @contextlib.asynccontextmanager
-    async def recording(self, form: Form, *, channels: str = "mix", language: str | None = None) -> AsyncIterator[Task]:
+    async def recording(
+        self, form: Form, *, channels: str = "mix", language: str | None = None, events: bool = True
+    ) -> AsyncIterator[Task]:
         """Decode a form's file; its samples are removed afterwards."""
         upload = form.files.get("file")
         if upload is None:
@@ -58,7 +62,15 @@ class Desk:
         decoded = await self._decode(upload, channels)
         try:
             with self.admission.audio(decoded.seconds):
-                yield Task(decoded.tracks, upload.name, language, SYNC_WEIGHT, decoded.seconds, list(decoded.warnings))
+                yield Task(
+                    decoded.tracks,
+                    upload.name,
+                    language,
+                    SYNC_WEIGHT,
+                    decoded.seconds,
+                    list(decoded.warnings),
+                    events=events,
+                )
         finally:
             self.spool.remove(*decoded.tracks)
 

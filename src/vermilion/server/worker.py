@@ -382,7 +382,7 @@ class Live:
 
 def _present(module: Any, what: str) -> Any:
     if module is None:
-        raise RequestError(f"this server has no {what} model", status=503, code="not_available")
+        raise RequestError(f"this server has no {what} model", status=501, code="not_available")
     return module
 
 
