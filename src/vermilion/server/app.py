@@ -22,7 +22,7 @@ from vermilion import __version__
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.live.options import LiveOptions
 from vermilion.server import modules_http, openai_http
-from vermilion.server.admission import Admission, ClientLeft
+from vermilion.server.admission import Admission, Admitted, Buffer, ClientLeft
 from vermilion.server.backend import Engines
 from vermilion.server.engines import EnginePool
 from vermilion.server.errors import RequestError, shape
@@ -36,6 +36,7 @@ from vermilion.server.native import serve_live
 from vermilion.server.options import ServerOptions
 from vermilion.server.realtime import serve_realtime
 from vermilion.server.schemas import ErrorBody, Health, ServerInfo
+from vermilion.server.socket_helpers import admitted
 from vermilion.server.uploads import Spool
 from vermilion.server.work import Desk
 
@@ -258,11 +259,18 @@ def _add_state(app: FastAPI, server: Server) -> None:
 
 
 def _add_sockets(app: FastAPI, server: Server) -> None:
-    engines = server.desk.engines
+    engines, admission = server.desk.engines, server.desk.admission
+    backend = Admitted(engines, admission)
 
     @app.websocket("/v1/realtime")
     async def realtime(websocket: WebSocket) -> None:
-        await serve_realtime(websocket, engines, models=openai_http.names_of(server.desk), languages=engines.languages)
+        models, languages = openai_http.names_of(server.desk), engines.languages
+        buffer = Buffer(admission)
+        await admitted(
+            websocket,
+            admission,
+            lambda: serve_realtime(websocket, backend, models=models, languages=languages, buffer=buffer),
+        )
 
     @app.websocket("/v1/live")
     async def live(websocket: WebSocket) -> None:
@@ -271,7 +279,11 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
         except VermilionError as error:
             await websocket.close(1008, str(error)[:120])
             return
-        await serve_live(websocket, engines, rate=rate, language=language, options=LiveOptions())
+        await admitted(
+            websocket,
+            admission,
+            lambda: serve_live(websocket, engines, rate=rate, language=language, options=LiveOptions()),
+        )
 
 
 def _live_query(websocket: WebSocket, languages: list[str] | None) -> tuple[int, str | None]:
@@ -328,6 +340,7 @@ def _readings(server: Server) -> Iterable[Reading]:
         "",
         {"": engines.waiting_seconds},
     )
+    yield "vermilion_socket_bytes", "Audio that sockets hold", "", {"": admission.held}
     yield "vermilion_live_sessions", "Live sessions", "", {"": engines.live_open}
     yield "vermilion_engines_loaded", "Engines with their models in memory", "", {"": engines.loaded}
     yield "vermilion_engine_deaths", "Requests that lost their engine", "", {"": engines.deaths}

@@ -30,7 +30,7 @@ class Turns:
 
     threshold: float = 0.5
     """probability from which sound is speech"""
-    prefix_padding_ms: int = 300
+    prefix_padding_ms: int = 50
     """audio before the speech that belongs to it; at most 3000 are kept"""
     silence_duration_ms: int = 500
 

@@ -20,11 +20,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vermilion import __version__
 from vermilion.errors import OptionsError
+from vermilion.server.admission import Admitted, Buffer
 from vermilion.server.app import Server, create_app, create_server
 from vermilion.server.errors import RequestError, shape
 from vermilion.server.funasr import serve_funasr
 from vermilion.server.gate import Gate
 from vermilion.server.options import ServerOptions
+from vermilion.server.socket_helpers import admitted
 from vermilion.server.wyoming import WyomingServer
 
 log = logging.getLogger(__name__)
@@ -197,7 +199,9 @@ def funasr_app(parts: Server, options: ServerOptions) -> FastAPI:
 
     @app.websocket("/")
     async def funasr(websocket: WebSocket) -> None:
-        await serve_funasr(websocket, parts.desk.engines)
+        admission = parts.desk.admission
+        backend, buffer = Admitted(parts.desk.engines, admission), Buffer(admission)
+        await admitted(websocket, admission, lambda: serve_funasr(websocket, backend, buffer=buffer))
 
     app.add_middleware(Gate, options=options)
     return app
