@@ -78,7 +78,7 @@ async def serve_funasr(
         buffer: for audio that is transcribed all at once.
     """
     await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None)
-    frames, audio = Frames(websocket, limits), buffer or Buffer()
+    frames, audio = Frames(websocket, limits), Buffer() if buffer is None else buffer
     try:
         async for frame in frames:
             if isinstance(frame, bytes):

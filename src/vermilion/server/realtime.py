@@ -73,7 +73,7 @@ async def serve_realtime(
         buffer: for audio that the client will commit.
     """
     await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None)
-    talk = _Conversation(websocket, backend, models, languages, limits, buffer or Buffer())
+    talk = _Conversation(websocket, backend, models, languages, limits, Buffer() if buffer is None else buffer)
     try:
         await talk.run()
         await close(websocket)
