@@ -98,7 +98,8 @@ def main() -> None:
                         found.setdefault((work, load, version), []).append(taken)
                         print(f"{work} {load} {version} {taken:.1f} s", file=sys.stderr, flush=True)
     for (work, load, version), values in found.items():
-        print(f"{work:7} {load:5} {version:8} {statistics.median(values):7.1f} s  {sorted(round(v, 1) for v in values)}")
+        each = ", ".join(f"{v:.1f}" for v in sorted(values))
+        print(f"{work:7} {load:5} {version:8} {statistics.median(values):7.1f} s  ({each})")
 
 
 if __name__ == "__main__":

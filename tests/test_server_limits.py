@@ -174,10 +174,9 @@ def test_decoders_do_not_stop_the_list_of_jobs(monkeypatch):
     with serving(limits=Limits(jobs_at_once=3), details=details) as url:
         jobs = [httpx.post(f"{url}/v1/jobs", files=files).json()["id"] for _ in range(3)]
         waiting = [
-            threading.Thread(target=httpx.post, args=(f"{url}/v1/audio/segments",), kwargs={"files": files, "timeout": 60})
-            for _ in range(40)
+            threading.Thread(target=lambda: httpx.post(f"{url}/v1/audio/segments", files=files, timeout=60))
+            for _ in range(details["options"].limits.per_client - 2)
         ]
-        waiting = waiting[: details["options"].limits.per_client - 2]
         for thread in waiting:
             thread.start()
         for _ in range(4):
@@ -208,8 +207,8 @@ def test_segmentation_ends_when_nobody_waits():
         if done >= 3:
             raise Cancelled
 
-    from vermilion.server.worker import recordings_of
     from vermilion.server.backend import Task
+    from vermilion.server.worker import recordings_of
 
     recordings = recordings_of(Task([], "a.wav"), [(tones(300, 400, 500, 600) * 32767).astype(np.int16)])
     with pytest.raises(Cancelled):
@@ -222,8 +221,8 @@ def test_detectors_of_others_need_not_tell():
         def detect(self, audio, /):
             return super().detect(audio)
 
-    from vermilion.server.worker import recordings_of
     from vermilion.server.backend import Task
+    from vermilion.server.worker import recordings_of
 
     seen = []
     recordings = recordings_of(Task([], "a.wav"), [(tones(300, 400) * 32767).astype(np.int16)])

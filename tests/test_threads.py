@@ -121,7 +121,8 @@ def test_the_command_line_waits_passively_unless_told_otherwise(given, expected)
         "print([os.environ.get(n) for n in ('OMP_WAIT_POLICY', 'KMP_BLOCKTIME')], 'torch' in sys.modules)"
     )
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_WAIT", "KMP_", "GOMP_"))}
-    done = subprocess.run([sys.executable, "-c", code], env={**kept, **given}, capture_output=True, text=True, check=True)
+    environment = {**kept, **given}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{list(expected)} False"
 
 
@@ -130,3 +131,16 @@ def test_importing_the_library_changes_nothing():
     kept = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_worker_leaves_no_named_semaphore():
+    code = (
+        "from multiprocessing import synchronize\n"
+        "def never(*_, **__): raise SystemExit('a semaphore was made')\n"
+        "synchronize.SemLock.__init__ = never\n"
+        "from vermilion.runtime import begin_worker\nbegin_worker()\n"
+        "from tqdm import tqdm\nprint(list(tqdm([1, 2], disable=True)))"
+    )
+    pytest.importorskip("tqdm")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 2]"

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -163,6 +163,19 @@ def wait_passively() -> None:
     """
     if not any(name in os.environ for name in (*_PASSIVE, "GOMP_SPINCOUNT")):
         os.environ.update(_PASSIVE)
+
+
+def begin_worker() -> None:
+    """What a worker process does first: passive waits, and no lock between processes for progress bars.
+
+    tqdm, which faster-whisper uses, makes such a lock; a worker that is ended leaves its name to Python's resource
+    tracker, which complains of it at the end of the whole program.
+    """
+    wait_passively()
+    with suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())
 
 
 def set_threads(threads: int = 0) -> int:

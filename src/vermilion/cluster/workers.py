@@ -25,7 +25,7 @@ from vermilion.cluster.reading import Decoder, Reader, decoded
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance
-from vermilion.runtime import wait_passively
+from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
 from vermilion.transcript import Failure, Transcript
 
@@ -318,7 +318,7 @@ def main(
     for number_of_signal in _PARENTS:
         signal.signal(number_of_signal, signal.SIG_IGN)
     _limit(options)
-    wait_passively()
+    begin_worker()
     own_gpu(options.gpus, number)
     try:
         pipeline = build()

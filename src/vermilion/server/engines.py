@@ -56,9 +56,9 @@ class EngineDied(Exception):
 
 def run_engine(connection: Connection, build: Callable[[], Models]) -> None:
     """What runs in the new process: only there are the networks imported."""
-    from vermilion.runtime import wait_passively
+    from vermilion.runtime import begin_worker
 
-    wait_passively()
+    begin_worker()
     from vermilion.server.worker import main
 
     main(connection, build)

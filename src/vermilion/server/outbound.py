@@ -123,7 +123,7 @@ async def _request(
     content: bytes | None,
     timeout: float,
 ) -> AsyncIterator[httpx.Response]:
-    """Call the first address that lets us connect, under the name of the host; certificates are checked for the name."""
+    """Call the first address that lets us in, under the name of the host; certificates are checked for the name."""
     sent = {"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity", "User-Agent": "vermilion", **headers}
     limits = httpx.Timeout(timeout, read=min(timeout, CHUNK_SECONDS))
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limits) as client:
