@@ -144,3 +144,40 @@ def test_a_worker_leaves_no_named_semaphore():
     pytest.importorskip("tqdm")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[1, 2]"
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_processes_of_a_training_share_the_cores(tmp_path, monkeypatch, eight_cores):
+    pytest.importorskip("accelerate")
+    import torch
+
+    from vermilion.training.loop import begin
+    from vermilion.training.options import TrainingOptions
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    before = torch.get_num_threads()
+    try:
+        begin(TrainingOptions(output_dir=tmp_path / "a", steps=1, device="cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_workers_of_corpora_and_servers_share_the_cores(monkeypatch, eight_cores):
+    from vermilion.cli import serve as command
+    from vermilion.cli.corpus import Build, shared_out
+    from vermilion.pipeline import PipelineOptions
+    from vermilion.vad import VadOptions
+
+    build = Build("mini", PipelineOptions(), VadOptions())
+    assert [shared_out(n, build)[1].options.threads for n in (0, 2, 3)] == [8, 4, 2]
+    threads = []
+    monkeypatch.setattr(command, "_run", lambda options, *_: threads.append(options.models.options.threads))
+    for workers in (1, 4):
+        command.serve(workers=workers, quiet=True)
+    assert threads == [0, 2]  # 0: the engine asks for the cores itself

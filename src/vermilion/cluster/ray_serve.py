@@ -23,6 +23,7 @@ from vermilion.assembly import Job, Unit, restore_units, unit_state
 from vermilion.cluster.ray_data import RayOptions, connect
 from vermilion.errors import Cancelled, MissingDependencyError, OptionsError
 from vermilion.live.options import LiveOptions
+from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
 from vermilion.server.backend import Engines, LiveLink, State, Step, Task
 from vermilion.server.errors import Busy, RequestError
@@ -130,6 +131,7 @@ class Replica:
 
     def __init__(self, build: Callable[[], Models]) -> None:
         """Build the models."""
+        begin_worker()
         from vermilion.server.worker import languages_covered
 
         self.pipeline = build().pipeline

@@ -39,7 +39,7 @@ class Limits:
     live_sessions: int = 16
     """live sessions at once, on all engines"""
     sockets: int = 128
-    """WebSockets and Wyoming connections at once; of one client as many as it may have requests"""
+    """WebSockets at once; of one client as many as it may have requests"""
     socket_bytes: int = 1024 * MEGABYTE
     """audio that all sockets hold until it is transcribed"""
     jobs: int = 10_000
