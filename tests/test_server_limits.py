@@ -354,19 +354,28 @@ def test_head_is_get_without_the_body(url, path):
     assert found.headers["content-type"] == whole.headers["content-type"]
 
 
-def test_a_wrong_model_does_not_cost_an_upload(url):
+@pytest.mark.parametrize(
+    ("path", "field", "status", "code"),
+    [
+        ("audio/transcriptions", "model", 404, "model_not_found"),
+        ("audio/transcriptions", "response_format", 400, "invalid_value"),
+        ("audio/transcriptions", "language", 400, "unsupported_language"),
+        ("jobs", "language", 400, "unsupported_language"),
+    ],
+)
+def test_a_wrong_name_does_not_cost_an_upload(url, path, field, status, code):
     """The client has sent the name, and the server answers although the recording has not come."""
     form = (
-        b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nwrong\r\n'
-        b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        f'--x\r\ncontent-disposition: form-data; name="{field}"\r\n\r\nwrong!\r\n'.encode()
+        + b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     )
     request = (
-        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\ncontent-length: 1000000000\r\n"
+        f"POST /v1/{path} HTTP/1.1\r\n".encode() + b"Host: localhost\r\ncontent-length: 1000000000\r\n"
         b"content-type: multipart/form-data; boundary=x\r\n\r\n"
     )
     answer = talk(url, request + form, b"}}")
-    assert answer.startswith(b"HTTP/1.1 404 ")
-    assert b"model_not_found" in answer
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert code.encode() in answer
 
 
 @pytest.mark.parametrize(("form", "status"), [("srt", 400), ("vtt", 400), ("verbose_json", 200), ("text", 200)])

@@ -122,6 +122,10 @@ def checks(desk: Desk) -> Callable[[str, str], None]:
     def check(name: str, value: str) -> None:
         if name == "model" and value:
             check_model(value, names_of(desk))
+        elif name == "response_format" and value:
+            _one_of(value, FORMATS, name)
+        elif name == "language":
+            code_of(value, desk.engines.languages)
 
     return check
 

@@ -21,7 +21,3 @@ class Threads:
     async def run(self, work: Callable[..., R], *values: Any, **named: Any) -> R:
         """Call `work` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *values, **named))
-
-    def close(self) -> None:
-        """Take no more work; what is running ends by itself."""
-        self._pool.shutdown(wait=False)

@@ -106,6 +106,11 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
     store = runner.store
     streams = 0
 
+    def check(name: str, value: str) -> None:
+        """What can be judged before the recording is read."""
+        if name == "language":
+            code_of(value, getattr(runner.backend, "languages", None))
+
     async def own(request: Request, id: str) -> JobRow:
         row = await runner.ask(store.get, id, request.state.client)
         if row is None:
@@ -129,7 +134,7 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
             body = await read_json(request, options.limits)
             values = await asyncio.to_thread(_referred, body, options)
         else:
-            async with receive(request, spool, options.limits) as form:
+            async with receive(request, spool, options.limits, check=check) as form:
                 values = await asyncio.to_thread(_uploaded, form, options, spool)
         return await stored(request, values, idempotency_key)
 

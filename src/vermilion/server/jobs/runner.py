@@ -107,8 +107,6 @@ class JobRunner:
         if self._loops:
             await self.ask(self.store.close)
             self._loops = []
-        self._storing.close()
-        self._decoding.close()
 
     def counts(self) -> dict[str, int]:
         """Jobs by status."""
