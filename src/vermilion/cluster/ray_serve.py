@@ -175,7 +175,8 @@ class Replica:
 
     async def call(self, method: str, values: dict[str, Any], parcel: Parcel | None) -> Any:
         """Run a module alone."""
-        from vermilion.server.worker import called, portable, recordings_of
+        from vermilion.server.calls import called
+        from vermilion.server.worker import portable, recordings_of
 
         recordings = recordings_of(parcel.task, parcel.tracks) if parcel is not None else []
         work = asyncio.get_running_loop().run_in_executor

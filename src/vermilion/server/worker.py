@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.assembly import Job, Unit, Watch, as_error, restore_units, segmentation_state, unit_state
+from vermilion.assembly import Job, Unit, as_error, restore_units, segmentation_state, unit_state
 from vermilion.audio import Recording
-from vermilion.errors import Cancelled, ModelError, OptionsError, VermilionError
+from vermilion.errors import Cancelled, ModelError, VermilionError
 from vermilion.live import LiveSession, LiveTranscriber
 from vermilion.pipeline import Pipeline, cancel_if
-from vermilion.scheduling import windows
 from vermilion.server.backend import Step, Task
+from vermilion.server.calls import called, present
 from vermilion.server.errors import RequestError
 from vermilion.server.fair import FairQueue
 from vermilion.server.messages import (
@@ -54,8 +54,6 @@ LEAST_BATCH = 15.0
 """seconds of speech of a batch, at least; and at most while people speak live"""
 TELL_SECONDS = 0.5
 """between two messages of how far the detectors are"""
-TEXTS = 16
-"""punctuated between two looks at whether somebody waits"""
 BATCH_WORK = 8.0
 """seconds that a batch should take at most: who comes next waits for it"""
 
@@ -368,7 +366,7 @@ class Live:
     def _open(self, message: OpenLive) -> LiveSession:
         number = message.id
         if self._transcriber is None:
-            detector = _present(self.models.detector, "streaming voice activity")
+            detector = present(self.models.detector, "streaming voice activity")
             self._transcriber = LiveTranscriber(self.models.pipeline, detector, self.models.sounds)
         return self._transcriber.session(
             message.options, notify=lambda: self._inbox.put(number), language=message.language
@@ -378,73 +376,6 @@ class Live:
         session = self._sessions.pop(number, None)
         if session is not None:
             session.close()
-
-
-def _present(module: Any, what: str) -> Any:
-    if module is None:
-        raise RequestError(f"this server has no {what} model", status=501, code="not_available")
-    return module
-
-
-def called(
-    pipeline: Pipeline,
-    method: str,
-    values: dict[str, Any],
-    recordings: list[Recording],
-    check: Callable[[], None] = lambda: None,
-) -> Any:
-    """Answer a call of a module alone.
-
-    Args:
-        pipeline: its modules.
-        method: segments, events, languages or punctuate.
-        values: `texts` of punctuate.
-        recordings: the recording of the others.
-        check: called again and again; what it raises ends the work.
-
-    Raises:
-        RequestError: there is no such module here.
-        OptionsError: there is no such method.
-    """
-    if method == "punctuate":
-        return _punctuated(_present(pipeline.restorer, "punctuation"), values["texts"], check)
-    recording = recordings[0]
-    audio = (recording.samples, 16000)
-    if method == "segments":
-        found = _watched(_present(pipeline.detector, "voice activity"), check)(audio)
-        return replace(found, probabilities=np.zeros(0, np.float32))
-    if method == "events":
-        heard = _watched(_present(pipeline.event_detector, "event"), check)(audio)
-        return replace(heard, probabilities=np.zeros((0, 3), np.float32))
-    if method == "languages":
-        return _languages(pipeline, recording, check)
-    raise OptionsError(f"no such method: {method}")
-
-
-def _watched(detector: Any, check: Callable[[], None]) -> Callable[[Any], Any]:
-    return Watch(lambda _, __: check(), 0.0).through(detector)
-
-
-def _punctuated(restorer: Any, texts: list[str], check: Callable[[], None]) -> list[str]:
-    found: list[str] = []
-    for start in range(0, len(texts), TEXTS):
-        check()
-        found += restorer.restore(texts[start : start + TEXTS])
-    return found
-
-
-def _languages(pipeline: Pipeline, recording: Recording, check: Callable[[], None]) -> Any:
-    """The language of every segment, and of the whole: that of most of the speech."""
-    identifier = _present(pipeline.identifier, "language identification")
-    only = Pipeline(pipeline.detector, identifier, None, None, replace(pipeline.options, events=False, language=None))
-    job = only.segment(recording.name, [recording], progress=lambda _, __: check())
-    try:
-        for some in windows(((u, u.span.duration) for u in job.units), pipeline.options.batch_seconds):
-            check()
-            only.advance(some)
-        return [(u.span, u.language) for u in job.units if u.language is not None]
-    finally:
-        job.close()
 
 
 def _recordings(task: Task) -> list[Recording]:
