@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vermilion.asr.edges import fitted, sounding
 from vermilion.transcript import Word
+from vermilion.word_edges import fitted, sounding
 
 RATE = 16000
 

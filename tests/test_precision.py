@@ -158,7 +158,7 @@ def test_threads():
         assert runtime.set_threads(1) == torch.get_num_threads() == 1
         blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
         assert set(blas) <= {1}  # voice activity's numpy too
-        assert runtime.set_threads() == runtime.usable_cores() >= 1
+        assert runtime.set_threads() == runtime.default_threads() >= 1
         with pytest.raises(OptionsError, match="negative"):
             runtime.set_threads(-1)
     finally:

@@ -113,6 +113,25 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(tmp_path):
         assert server.hosts == [f"inner.example:{port}"]
 
 
+def test_names_are_compared_without_their_case():
+    for url, name in (("http://Files.Local:81/x", "files.local:81"), ("http://files.local:81/", "FILES.local:81")):
+        assert check_url(url, [name]).host == "files.local"
+
+
+def test_every_address_of_a_name_is_tried(tmp_path):
+    """The first is one on which nobody listens, as with IPv6 where the host has none."""
+    with files({"/a": (200, {}, b"content")}) as (server, _):
+        name = f"Two.Test:{server.server_port}"
+
+        async def find(host, port):
+            return ["127.0.0.2", "127.0.0.1"]
+
+        found = asyncio.run(fetch(f"http://{name}/a", tmp_path / "x", allowed=[name], max_bytes=100, find=find))
+        assert (found, (tmp_path / "x").read_bytes()) == (7, b"content")
+        assert server.hosts == [f"two.test:{server.server_port}"]
+        assert (tmp_path / "x").stat().st_mode & 0o077 == 0
+
+
 def test_redirects_are_checked_too(tmp_path):
     pages = {
         "/good": (302, {"Location": "/a"}, b""),

@@ -217,6 +217,34 @@ def test_a_reload_keeps_the_transcripts(page):
     assert page.locator("#jobs li").count() == 1
 
 
+def test_corrections_and_recordings_are_there_in_another_tab(page):
+    send(page, TALK, "kept.wav")
+    page.locator("#transcript .text").nth(1).fill("Corrected.")
+    page.reload()
+    page.wait_for_selector("#transcript .edited")
+    assert texts(page) == ["Tone 300 hertz.", "Corrected.", "Tone 500 hertz."]
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector("#earlier:not([hidden])")
+    assert other.locator("#jobs li").count() == 0
+    other.click("#earlier summary")
+    other.locator("#earlier-jobs .name", has_text="kept.wav").first.click()
+    other.wait_for_selector("#transcript .edited")
+    assert texts(other)[1].startswith("Corrected.")
+    assert json.loads(fetched(other, '[data-format="json"]')[1])["sentences"][1]["text"] == "Corrected."
+    other.locator("#earlier-jobs li", has=other.locator("text=kept.wav")).first.locator(".end").click()
+    until(other, "Object.keys(localStorage).filter(k => k.startsWith('edits:')).length === 0")
+
+
+def test_the_waveform_takes_the_colours_of_the_theme(page):
+    send(page, TALK)
+    page.wait_for_selector("#play:enabled")
+    line = "document.querySelector('#wave > div').shadowRoot.querySelector('.cursor').style.backgroundColor"
+    before = page.evaluate(line)
+    page.click("#theme")
+    until(page, f"{line} !== '{before}'")
+
+
 def test_in_chinese_and_in_the_dark(page):
     page.click("#tongue")
     assert page.locator("#choose").inner_text() == "选择文件"

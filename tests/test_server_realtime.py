@@ -85,6 +85,21 @@ def transcripts(found):
     return [event.transcript for event in of_kind(found, f"{TEXT}.completed")]
 
 
+def test_what_a_client_says_of_turns_is_done(there):
+    def started(**turns):
+        wanted = session(turn_detection={"type": "server_vad", **turns})
+        found = play(there, wanted, SPEECH, texts=2)
+        shown = found[1].session.audio.input.turn_detection
+        assert all(getattr(shown, name) == value for name, value in turns.items())
+        return [e.audio_start_ms for e in of_kind(found, f"{AUDIO}.speech_started")]
+
+    plain = started()
+    assert started(prefix_padding_ms=50) == plain  # what is shown where nothing was said is what is done
+    assert [a - b for a, b in zip(plain, started(prefix_padding_ms=350), strict=True)] == [300, 300]
+    least, most = started(threshold=0.1), started(threshold=1.0)  # of the trailing mean over five frames
+    assert [b - a for a, b in zip(least, most, strict=True)] == [40, 40]
+
+
 def test_voice_activity_detection(there):
     found = play(there, session(transcription={"model": "whisper-1", "language": "en"}), SPEECH, texts=2)
     assert [e.type for e in found[:2]] == ["session.created", "session.updated"]

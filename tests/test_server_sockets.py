@@ -311,6 +311,10 @@ def test_pieces_make_a_text():
     assert continuation("tone", "Tone") == ""
     assert continuation("你好", "你好，世界。") == "，世界。"
     assert continuation("a longer text", "short") == ""
+    assert continuation("Congratulations,", "Congratulations! You won.") == " You won."
+    assert continuation("Well, ", "Well. You won.") == "You won."
+    assert continuation("你好，", "你好。“世界”") == "“世界”"
+    assert continuation("Congratulations", "Congratulations! You") == "! You"
 
 
 # ---- our own

@@ -25,7 +25,6 @@ from typing import Any  # noqa: E402 - the thread counts come first
 from run import markdown, percent  # noqa: E402 - the thread counts come first
 
 from vermilion import loading  # noqa: E402 - the thread counts come first
-from vermilion.asr.edges import fitted  # noqa: E402 - the thread counts come first
 from vermilion.audio import load_audio  # noqa: E402 - the thread counts come first
 from vermilion.decoding.options import DecodingOptions  # noqa: E402 - the thread counts come first
 from vermilion.evaluation import tasks  # noqa: E402 - the thread counts come first
@@ -36,6 +35,7 @@ from vermilion.evaluation.sets import NamedSet  # noqa: E402 - the thread counts
 from vermilion.manifests import Utterance, read_manifest  # noqa: E402 - the thread counts come first
 from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts come first
 from vermilion.transcript import Word  # noqa: E402 - the thread counts come first
+from vermilion.word_edges import fitted  # noqa: E402 - the thread counts come first
 
 SETS = ("times-en", "times-zh", "times-espeak")
 EDGES = ("start", "end")

@@ -113,6 +113,29 @@ def isolated(work: Callable[[list[Unit]], Sequence[R | Failure]], units: list[Un
     return results
 
 
+@dataclass
+class Watch:
+    """How far the detectors are with all the channels of a recording."""
+
+    progress: Callable[[float, float], None] | None
+    """told the seconds that are through and those in all; what it raises ends the work"""
+    total: float
+    done: float = 0.0
+
+    def through(self, detector: Any) -> Callable[[Any], Any]:
+        """The detector's `detect`, telling how far it is if it can."""
+        progress = self.progress
+        if progress is None or not getattr(detector, "reports", False):
+            return detector.detect  # type: ignore[no-any-return]
+        return lambda audio: detector.detect(audio, progress=lambda seconds: progress(self.done + seconds, self.total))
+
+    def add(self, seconds: float) -> None:
+        """A detector is through with a channel."""
+        self.done += seconds
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
 def utterance_id(name: str) -> str:
     """`talks/one.wav` → `one`."""
     return Path(name).stem or name
@@ -131,6 +154,23 @@ def whole(recording: Recording, max_seconds: float) -> list[Span]:
 def events_of(result: EventResult) -> list[Event]:
     """Flatten the spans of all events."""
     return [Event(label, s.start, s.end) for label, spans in result.spans.items() for s in spans]
+
+
+def segmentation_state(job: Job) -> dict[str, Any] | None:
+    """What the detectors found in a recording as plain values, before it is worked on; None if something failed."""
+    if job.failures:
+        return None
+    return {
+        "segments": [[u.recording.channel, u.span.start, u.span.end] for u in job.units],
+        "events": [[e.label, e.start, e.end] for e in job.events],
+    }
+
+
+def restore_segmentation(job: Job, state: dict[str, Any]) -> None:
+    """Give a recording what `segmentation_state` kept of it."""
+    channels = {recording.channel: recording for recording in job.recordings}
+    job.units = [Unit(job, channels[channel], Span(start, end)) for channel, start, end in state["segments"]]
+    job.events = [Event(label, start, end) for label, start, end in state["events"]]
 
 
 def unit_state(unit: Unit) -> dict[str, Any] | None:

@@ -27,6 +27,10 @@ class MissingDependencyError(VermilionError):
     """An optional package is needed; the message names the extra that installs it."""
 
 
+class Cancelled(BaseException):
+    """Nobody waits for the work any more; no `Exception`, so that no stage takes it for a fault of its own."""
+
+
 class OptionsError(VermilionError, ValueError):
     """An option has a value outside its domain, or two options contradict each other."""
 

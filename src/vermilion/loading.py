@@ -20,6 +20,7 @@ from vermilion.pipeline import (
     Recognizer,
     VoiceDetector,
 )
+from vermilion.runtime import default_threads, limit_numpy
 
 if TYPE_CHECKING:
     from vermilion.decoding.options import DecodingOptions
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vermilion.vad import EventOptions, StreamingVadOptions, StreamingVoiceActivityDetector, VadOptions
 
 AUTO, STARTER, MINI = "auto", "starter", "mini"
+WHISPER_THREADS = 4
+"""a small model gains nothing from more"""
 VLLM_SUFFIX = "-vllm"
 VLLM_FOLDER = f"FireRedASR2-LLM{VLLM_SUFFIX}"
 VLLM_KEY = "VLLM_API_KEY"
@@ -128,6 +131,7 @@ class Builder:
         if self.name not in known and not Path(str(self.name)).is_dir():
             names = ", ".join(str(k) for k in known if k)
             raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
+        limit_numpy()
 
     @property
     def folder(self) -> Path | None:
@@ -307,7 +311,9 @@ class Builder:
         """The starter set's recogniser, shared with its language identifier."""
         from vermilion.asr.whisper import WhisperRecognizer
 
-        return WhisperRecognizer.from_pretrained(device=self.options.device, threads=self.options.threads or None)
+        return WhisperRecognizer.from_pretrained(
+            device=self.options.device, threads=self.options.threads or min(WHISPER_THREADS, default_threads())
+        )
 
     def _set_threads(self) -> None:
         from vermilion.runtime import set_threads

@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from vermilion.asr.edges import fitted
-from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
+from vermilion.assembly import (
+    Job,
+    Unit,
+    Watch,
+    events_of,
+    guarded,
+    isolated,
+    languages_of,
+    placed,
+    restore_segmentation,
+    utterance_id,
+    whole,
+)
 from vermilion.decoding.options import DecodingOptions, LlmOptions
-from vermilion.errors import OptionsError, VermilionError
+from vermilion.errors import Cancelled, OptionsError, VermilionError
 from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
@@ -28,20 +39,24 @@ from vermilion.transcript import (
     VadResult,
     Word,
 )
+from vermilion.word_edges import fitted
 
 if TYPE_CHECKING:
     from vermilion.audio import AudioInput, Recording
 
 
 class VoiceDetector(Protocol):
-    """Finds speech in a recording."""
+    """Finds speech in a recording.
+
+    Optional attribute: `reports` (its `detect` takes `progress=`, called with the seconds that are through).
+    """
 
     def detect(self, audio: AudioInput, /) -> VadResult:
         """Return segments and frame probabilities."""
 
 
 class EventDetector(Protocol):
-    """Finds speech, singing and music in a recording."""
+    """Finds speech, singing and music in a recording; `reports` as for a `VoiceDetector`."""
 
     def detect(self, audio: AudioInput, /) -> EventResult:
         """Return spans by event."""
@@ -248,13 +263,26 @@ class Pipeline:
 
     # ---- the same in steps, for schedulers of their own (the server's)
 
-    def segment(self, name: str, recordings: list[Recording], *, language: str | None = None) -> Job:
+    def segment(
+        self,
+        name: str,
+        recordings: list[Recording],
+        *,
+        language: str | None = None,
+        events: bool = True,
+        cached: dict[str, Any] | None = None,
+        progress: Callable[[float, float], None] | None = None,
+    ) -> Job:
         """Find the segments of a recording.
 
         Args:
             name: what the transcript calls it.
             recordings: its channels, or its mix; closed with the job.
             language: of its speech where the caller knows it.
+            events: label speech, singing and music too, if there is a detector.
+            cached: what `segmentation_state` kept of an earlier run; nothing is detected then.
+            progress: called with the seconds that are through and those in all, now and then; it may raise
+                `Cancelled`, which ends the work.
 
         Returns:
             The recording on its way: run its `units` by `advance`, in any order and mixed with others, then `finish`.
@@ -264,10 +292,16 @@ class Pipeline:
         """
         duration = max((r.duration for r in recordings), default=0.0)
         job = Job(name, utterance_id(name), recordings, duration, language or self.options.language)
+        stages = (self.detector is not None) + (events and self.event_detector is not None)
+        watch = Watch(progress, sum(r.duration for r in recordings) * stages)
         try:
             for recording in recordings:
-                self._segment(job, recording)
-        except VermilionError:
+                job.warnings.extend(w for w in recording.warnings if w not in job.warnings)
+                if cached is None:
+                    self._segment(job, recording, events, watch)
+            if cached is not None:
+                restore_segmentation(job, cached)
+        except (VermilionError, Cancelled):
             job.close()
             raise
         job.waiting = len(job.units)
@@ -291,7 +325,7 @@ class Pipeline:
         for source in recordings:
             if stopped.is_set():  # the caller has gone
                 return
-            job = self._open(source, report)
+            job = self._open(source, report, stopped)
             pending.append(job)  # complete: the other thread may look at it at once
             if isinstance(job, Failure):
                 report(Progress(job.source, "failed", 0.0, 0.0))
@@ -302,7 +336,7 @@ class Pipeline:
             if not job.units:
                 yield None, 1.0
 
-    def _open(self, source: AudioInput, report: ProgressCallback) -> Job | Failure:
+    def _open(self, source: AudioInput, report: ProgressCallback, stopped: Event) -> Job | Failure:
         from vermilion.audio import describe, open_recordings
 
         name = describe(source)
@@ -313,25 +347,26 @@ class Pipeline:
         duration = max((r.duration for r in recordings), default=0.0)
         report(Progress(name, "open", 0.0, duration))
         try:
-            job = self.segment(name, recordings)
+            job = self.segment(name, recordings, progress=lambda _, __: cancel_if(stopped))
         except VermilionError as error:
             return Failure(name, error, "vad")
         report(Progress(name, "vad", 0.0, duration))
         return job
 
-    def _segment(self, job: Job, recording: Recording) -> None:
-        job.warnings.extend(w for w in recording.warnings if w not in job.warnings)
+    def _segment(self, job: Job, recording: Recording, events: bool, watch: Watch) -> None:
         audio = (recording.samples, 16000)
         if self.detector is None:
             segments = whole(recording, self.options.decoding.max_segment_seconds)
         else:
-            detection = guarded(self.detector.detect, audio)
+            detection = guarded(watch.through(self.detector), audio)
             job.detections.append(detection)
             segments = detection.segments
+            watch.add(recording.duration)
         job.units.extend(Unit(job, recording, span) for span in segments)
-        if self.event_detector is not None:
+        if events and self.event_detector is not None:
             try:
-                job.events.extend(events_of(guarded(self.event_detector.detect, audio)))
+                job.events.extend(events_of(guarded(watch.through(self.event_detector), audio)))
+                watch.add(recording.duration)
             except VermilionError as error:  # the transcript is worth having without its events
                 job.failures.append(Failure(recording.name, error, "events"))
 
@@ -492,6 +527,12 @@ def _one_at_a_time(callback: ProgressCallback) -> ProgressCallback:
             callback(step)
 
     return report
+
+
+def cancel_if(stopped: Event) -> None:
+    """Raise Cancelled where nobody waits any more."""
+    if stopped.is_set():
+        raise Cancelled
 
 
 def _ignore(_: Progress) -> None:

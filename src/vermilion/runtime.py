@@ -5,17 +5,27 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from vermilion.errors import OptionsError
 
 if TYPE_CHECKING:
     import torch
+    from threadpoolctl import ThreadpoolController
     from torch import Tensor, nn
 
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""as GNU's, Intel's and LLVM's OpenMP are told not to spin"""
+_limiting = threading.Lock()
+_inside = 0
+_limit: Any = None
+"""of numpy's threads, and how many are in `one_numpy_thread`"""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
@@ -145,11 +155,34 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user has said how they should.
+
+    For programs, before torch and CTranslate2 are loaded: they read the environment then. A thread that waits in a loop
+    takes the core from the one that it waits for as soon as anything else runs on the machine.
+    """
+    if not any(name in os.environ for name in (*_PASSIVE, "GOMP_SPINCOUNT")):
+        os.environ.update(_PASSIVE)
+
+
+def begin_worker() -> None:
+    """What a worker process does first: passive waits, and no lock between processes for progress bars.
+
+    tqdm, which faster-whisper uses, makes such a lock; a worker that is ended leaves its name to Python's resource
+    tracker, which complains of it at the end of the whole program.
+    """
+    wait_passively()
+    with suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())
+
+
 def set_threads(threads: int = 0) -> int:
-    """Set the threads of the CPU's networks, numpy's among them: more than the cores at hand make everything slower.
+    """Set the threads of the CPU's networks; numpy's get one.
 
     Args:
-        threads: 0 = the cores that this process may use.
+        threads: 0 = `default_threads()`.
 
     Returns:
         The number set.
@@ -158,24 +191,98 @@ def set_threads(threads: int = 0) -> int:
         OptionsError: a negative number.
     """
     import torch
-    from threadpoolctl import threadpool_limits
 
     if threads < 0:
         raise OptionsError(f"threads must not be negative, got {threads}")
-    chosen = threads or usable_cores()
-    torch.set_num_threads(chosen)
-    threadpool_limits(chosen, user_api="blas")  # voice activity: two workers with all cores each were five times slower
+    chosen = threads or default_threads()
+    limit_numpy()
+    torch.set_num_threads(chosen)  # last: where numpy and torch share a library, this holds for both
     return chosen
 
 
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity and its container's quota are respected."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def limit_numpy() -> None:
+    """Give numpy's products (voice activity, features) one thread, from now on and in the whole process.
+
+    Their matrices are small: a second thread gains nothing on an idle machine, and on a busy one the two wait for each
+    other in a loop, which was up to 18 times slower.
+    """
+    _numpy_libraries().limit(limits=1, user_api="blas")
+
+
+@contextmanager
+def one_numpy_thread() -> Iterator[None]:
+    """The same for a while, for callers who keep numpy's threads for other work; threads may be in here together."""
+    global _inside, _limit
+    with _limiting:
+        _inside += 1
+        if _inside == 1:
+            _limit = _numpy_libraries().limit(limits=1, user_api="blas")
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        yield
+    finally:
+        with _limiting:
+            _inside -= 1
+            if not _inside:
+                _limit.restore_original_limits()
+
+
+@cache
+def _numpy_libraries() -> ThreadpoolController:
+    import numpy as np  # noqa: F401 - its library must be there to be limited
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def default_threads(processes: int = 1) -> int:
+    """Threads of a process where nobody says how many: `OMP_NUM_THREADS`, else its share of the usable cores.
+
+    Args:
+        processes: that work side by side on this machine.
+    """
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if named.isascii() and named.isdigit() and int(named) > 0:
+        return int(named)
+    return max(1, usable_cores() // max(1, processes))
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: its affinity and its container's quota are respected.
+
+    Args:
+        root: of the file system in which the quotas are looked up.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in _control_groups(root) if (quota := _quota(folder)) is not None]
+    return max(1, min([cores, *(int(quota) for quota in quotas)]))
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """Folders of the process's control groups and of those above them: any of them may have a quota."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+        lines = []
+    for line in ["0::/", "1:cpu:/", *lines]:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        inner = PurePosixPath(path.lstrip("/"))
+        yield from (top / part for part in (inner, *inner.parents))
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores that a control group may use, of version 2 or 1; None = no limit."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            words = " ".join((folder / name).read_text(encoding="ascii") for name in names).split()
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):  # not there, or "max"
+            continue
+        return quota / period if quota > 0 and period > 0 else None
+    return None
 
 
 def give_back_memory() -> None:

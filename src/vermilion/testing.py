@@ -52,6 +52,24 @@ class FakeDetector:
 
 
 @dataclass
+class SlowDetector(FakeDetector):
+    """Takes its time over every second of a recording, and tells how far it is."""
+
+    delay: float = 0.0
+    """seconds of work per second"""
+    reports = True
+
+    def detect(self, audio: Audio, /, *, progress: Callable[[float], None] | None = None) -> VadResult:
+        """Return the spans, after a while."""
+        found = super().detect(audio)
+        for second in range(int(found.duration)):
+            time.sleep(self.delay)
+            if progress is not None:
+                progress(second + 1.0)
+        return found
+
+
+@dataclass
 class FakeEventDetector:
     """Reports the given spans by event."""
 
@@ -158,13 +176,15 @@ class FakeModels:
     delay: float = 0.0
     """seconds of work per second of speech"""
     options: PipelineOptions = field(default_factory=PipelineOptions)
+    detect_delay: float = 0.0
+    """seconds of voice activity detection per second of audio"""
 
     def __call__(self) -> Any:
         """Make the modules."""
         from vermilion.server.worker import Models
 
         pipeline = Pipeline(
-            FakeDetector(),
+            SlowDetector(delay=self.detect_delay),
             FakeIdentifier(),
             SlowRecognizer(delay=self.delay),
             FakeRestorer(),

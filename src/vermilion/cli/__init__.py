@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vermilion.cli.console import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, Terminal, exit_code, use_utf8
+from vermilion.runtime import wait_passively
 
 STDIN = "<stdin>"
 """how a bare `-` travels through the option parser, which would take it for an option"""
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 fine, 1 something failed, 2 wrong usage, 3 models or packages missing, 130 interrupted.
     """
     use_utf8()
+    wait_passively()
     tokens, debug = normalised(list(sys.argv[1:] if argv is None else argv))
     try:
         return _run(tokens, debug)

@@ -55,8 +55,8 @@ def align(
     quiet: Quiet = False,
 ) -> int:
     """Give the words of a known text their times in a recording."""
-    from vermilion.asr.edges import fitted
     from vermilion.audio import load_audio
+    from vermilion.word_edges import fitted
 
     terminal = Terminal(quiet)
     wanted = parse_formats(format)

@@ -142,13 +142,13 @@ def memory_of(corpus: Corpus, build: Build) -> int:
 
 def shared_out(workers: int, build: Build) -> tuple[int, Build]:
     """How many workers, and the threads of each."""
-    from vermilion.runtime import usable_cores
+    from vermilion.runtime import default_threads
 
     if workers < 0:
         raise OptionsError(f"workers is {workers}; it cannot be negative")
     if not workers:
         workers = max(1, gpus_to_share(build))
-    threads = build.options.threads or max(1, usable_cores() // workers)
+    threads = build.options.threads or default_threads(workers)
     return workers, replace(build, options=replace(build.options, threads=threads))
 
 

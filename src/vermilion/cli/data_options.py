@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +26,9 @@ JsonSummary = Annotated[
 
 def workers(processes: int) -> int:
     """The number of processes that an option means."""
-    if processes:
-        return processes
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    from vermilion.runtime import usable_cores
+
+    return processes or usable_cores()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +13,7 @@ from vermilion.cli.console import OK, Terminal
 from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search
 from vermilion.errors import MissingDependencyError
 from vermilion.pipeline import PipelineOptions
+from vermilion.runtime import default_threads
 from vermilion.server.building import LoadModels
 from vermilion.server.options import Limits, ServerOptions, is_loopback, state_folder
 
@@ -112,6 +114,8 @@ def serve(
 ) -> int:
     """Serve transcription over HTTP and WebSockets, with a web page."""
     folder = data or state_folder()
+    if engine == "local" and workers > 1 and not hardware.threads:  # they share the cores
+        hardware = replace(hardware, threads=default_threads(workers))
     pipeline = hardware.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain()))
     options = ServerOptions(
         models=LoadModels(models, pipeline),

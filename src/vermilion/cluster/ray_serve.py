@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from vermilion.assembly import Job, Unit, restore_units, unit_state
 from vermilion.cluster.ray_data import RayOptions, connect
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import Cancelled, MissingDependencyError, OptionsError
 from vermilion.live.options import LiveOptions
+from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
 from vermilion.server.backend import Engines, LiveLink, State, Step, Task
 from vermilion.server.errors import Busy, RequestError
@@ -130,6 +131,7 @@ class Replica:
 
     def __init__(self, build: Callable[[], Models]) -> None:
         """Build the models."""
+        begin_worker()
         from vermilion.server.worker import languages_covered
 
         self.pipeline = build().pipeline
@@ -173,7 +175,8 @@ class Replica:
 
     async def call(self, method: str, values: dict[str, Any], parcel: Parcel | None) -> Any:
         """Run a module alone."""
-        from vermilion.server.worker import called, portable, recordings_of
+        from vermilion.server.calls import called
+        from vermilion.server.worker import portable, recordings_of
 
         recordings = recordings_of(parcel.task, parcel.tracks) if parcel is not None else []
         work = asyncio.get_running_loop().run_in_executor
@@ -187,8 +190,17 @@ class Replica:
 
         task = parcel.task
         try:
-            job = self.pipeline.segment(task.name, recordings_of(task, parcel.tracks), language=task.language)
+            job = self.pipeline.segment(
+                task.name,
+                recordings_of(task, parcel.tracks),
+                language=task.language,
+                events=task.events,
+                cached=task.segmentation,
+                progress=lambda _, __: _cancel_if(parcel.gone),
+            )
             restore_units(job, task.finished)
+        except Cancelled:
+            return Failed(0, RequestError("the request was cancelled", status=499))
         except Exception as error:  # noqa: BLE001 - one bad recording must not cost the others
             return Failed(0, portable(error))
         return job
@@ -227,6 +239,11 @@ class Replica:
         except Exception as error:  # noqa: BLE001 - as above
             return Failed(0, portable(error))
         return Result(transcript, states, count, speech)
+
+
+def _cancel_if(gone: bool) -> None:
+    if gone:
+        raise Cancelled
 
 
 def deployment(serve: Any, build: Callable[[], Models], options: ReplicaOptions) -> Any:

@@ -25,6 +25,7 @@ from vermilion.cluster.reading import Decoder, Reader, decoded
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance
+from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
 from vermilion.transcript import Failure, Transcript
 
@@ -317,6 +318,7 @@ def main(
     for number_of_signal in _PARENTS:
         signal.signal(number_of_signal, signal.SIG_IGN)
     _limit(options)
+    begin_worker()
     own_gpu(options.gpus, number)
     try:
         pipeline = build()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vermilion.errors import OptionsError
 from vermilion.vad.options import StreamingVadOptions
@@ -29,6 +29,10 @@ class LiveOptions:
     """begin the final decode before the silence is complete, and use it if the speaker stays silent"""
     events: bool = True
     """tell when music or singing begins and ends"""
+    threshold: float | None = None
+    """probability from which a frame is speech; None = that of the preset, 0.5 without one"""
+    padding_ms: int | None = None
+    """audio before the confirmed speech that belongs to the utterance; None = the detector's own 50"""
     tail_ms: int = 120
     """audio behind the last speech that belongs to the utterance"""
 
@@ -39,6 +43,8 @@ class LiveOptions:
             raise OptionsError(f"max_utterance_s must lie between 2 and 60, not {self.max_utterance_s:g}")
         if not 50 <= self.partial_interval_ms <= 60_000:
             raise OptionsError(f"partial_interval_ms must lie between 50 and 60000, not {self.partial_interval_ms}")
+        if self.padding_ms is not None and not 0 <= self.padding_ms <= 3000:
+            raise OptionsError(f"padding_ms must lie between 0 and 3000, not {self.padding_ms}")
         if not 0 <= self.tail_ms <= 1000:
             raise OptionsError(f"tail_ms must lie between 0 and 1000, not {self.tail_ms}")
         _ = self.vad
@@ -49,6 +55,10 @@ class LiveOptions:
         options = StreamingVadOptions(max_speech_frame=NEVER, min_silence_frame=SILENCE_MS // 10)
         if self.vad_mode is not None:
             options = options.with_mode(self.vad_mode)
+        if self.threshold is not None:
+            options = replace(options, speech_threshold=self.threshold)
+        if self.padding_ms is not None:
+            options = replace(options, pad_start_frame=self.padding_ms // 10)
         if self.silence_ms is None:
             return options
         return StreamingVadOptions(**{**vars(options), "min_silence_frame": max(2, self.silence_ms // 10)})

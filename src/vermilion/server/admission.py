@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vermilion.server.errors import Busy, RequestError
@@ -13,6 +14,10 @@ from vermilion.server.options import Limits
 
 if TYPE_CHECKING:
     from fastapi import Request
+
+    from vermilion.live.options import LiveOptions
+    from vermilion.server.backend import Backend, LiveLink, Step, Task
+    from vermilion.transcript import Transcript
 
 R = TypeVar("R")
 LONGEST_WAIT = 600.0
@@ -28,7 +33,10 @@ class Admission:
         self.refused: Counter[str] = Counter()
         self.seconds = 0.0
         """audio of the requests inside"""
+        self.held = 0
+        """bytes of audio that sockets hold"""
         self._clients: Counter[str] = Counter()
+        self._sockets: Counter[str] = Counter()
 
     @property
     def inside(self) -> int:
@@ -63,6 +71,37 @@ class Admission:
                 del self._clients[client]
 
     @contextlib.contextmanager
+    def socket(self, client: str) -> Iterator[None]:
+        """Be one of the open sockets.
+
+        Raises:
+            Busy: 503 too many of all, 429 too many of this client.
+        """
+        if self.draining:
+            raise self._busy("the server is stopping; connect again in a moment", code="stopping")
+        if self._sockets.total() >= self.limits.sockets:
+            raise self._busy(f"{self.limits.sockets} sockets are open already")
+        if self._sockets[client] >= self.limits.per_client:
+            raise self._busy(f"{self.limits.per_client} of your sockets are open already", 429, "rate_limit_exceeded")
+        self._sockets[client] += 1
+        try:
+            yield
+        finally:
+            self._sockets[client] -= 1
+            if not self._sockets[client]:
+                del self._sockets[client]
+
+    def hold(self, size: int) -> None:
+        """Count bytes of audio that a socket holds in memory; negative ones are given back.
+
+        Raises:
+            Busy: all sockets together would hold too much.
+        """
+        if size > 0 and self.held + size > self.limits.socket_bytes:
+            raise self._busy("sockets hold too much audio already; commit it, or come back in a moment")
+        self.held += size
+
+    @contextlib.contextmanager
     def audio(self, seconds: float) -> Iterator[None]:
         """Add a recording to what waits.
 
@@ -80,6 +119,60 @@ class Admission:
     def _busy(self, message: str, status: int = 503, code: str = "overloaded") -> Busy:
         self.refused[code] += 1
         return Busy(message, retry_after=self.expected_wait(), status=status, code=code)
+
+
+class Buffer:
+    """Audio of one socket, counted among that of all."""
+
+    def __init__(self, admission: Admission | None = None) -> None:
+        """Begin empty; without admission nothing is counted."""
+        self._admission, self._data = admission, bytearray()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def add(self, data: bytes) -> None:
+        """Take more; raises Busy where all sockets hold too much."""
+        if self._admission is not None:
+            self._admission.hold(len(data))
+        self._data += data
+
+    def take(self) -> bytes:
+        """Everything in it; it is empty then."""
+        data = bytes(self._data)
+        self.clear()
+        return data
+
+    def clear(self) -> None:
+        """Forget what is in it."""
+        if self._admission is not None:
+            self._admission.hold(-len(self._data))
+        self._data.clear()
+
+
+@dataclass
+class Admitted:
+    """Engines that sockets ask (`Backend`): what they send as one utterance waits among the other requests."""
+
+    engines: Backend
+    admission: Admission
+
+    async def transcribe(self, task: Task, report: Callable[[Step], Awaitable[None]] | None = None) -> Transcript:
+        """As the engines."""
+        return await self.engines.transcribe(task, report)
+
+    async def call(self, method: str, **values: Any) -> Any:
+        """As the engines."""
+        return await self.engines.call(method, **values)
+
+    async def open_live(self, options: LiveOptions, language: str | None = None) -> LiveLink:
+        """As the engines."""
+        return await self.engines.open_live(options, language)
+
+    async def transcribe_samples(self, pcm: bytes, rate: int, language: str | None = None) -> Transcript:
+        """As the engines; raises Busy where too much waits already."""
+        with self.admission.audio(len(pcm) / 2 / rate):
+            return await self.engines.transcribe_samples(pcm, rate, language)
 
 
 class ClientLeft(Exception):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from vermilion import __version__
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.live.options import LiveOptions
 from vermilion.server import modules_http, openai_http
-from vermilion.server.admission import Admission, ClientLeft
+from vermilion.server.admission import Admission, Admitted, Buffer, ClientLeft
 from vermilion.server.backend import Engines
 from vermilion.server.engines import EnginePool
 from vermilion.server.errors import RequestError, shape
@@ -35,6 +36,7 @@ from vermilion.server.native import serve_live
 from vermilion.server.options import ServerOptions
 from vermilion.server.realtime import serve_realtime
 from vermilion.server.schemas import ErrorBody, Health, ServerInfo
+from vermilion.server.socket_helpers import admitted
 from vermilion.server.uploads import Spool
 from vermilion.server.work import Desk
 
@@ -106,11 +108,21 @@ def create_server(options: ServerOptions) -> Server:
     spool = Spool(options.spool, options.limits.spool_bytes)
     engines = (options.engines or processes)(options, spool)
     desk = Desk(options, engines, spool, Admission(options.limits, lambda: engines.rate.value), Metrics())
-    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _take_folder(options.data)
     store = JobStore(options.database or f"sqlite:///{options.data / 'jobs.sqlite'}")
     server = Server(desk, JobRunner(store, engines, options))
     desk.metrics.read(lambda: _readings(server))
     return server
+
+
+def _take_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OptionsError(f"cannot write into the folder {folder} ({reason}); choose another with --data") from error
 
 
 def create_app(options: ServerOptions, server: Server | None = None) -> FastAPI:
@@ -226,7 +238,7 @@ def _add_state(app: FastAPI, server: Server) -> None:
     )
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        body, kind = desk.metrics.text()
+        body, kind = await asyncio.to_thread(desk.metrics.text)  # it asks the job store
         return Response(body, media_type=kind)
 
     @app.get("/v1/server", tags=["Server"], response_model=ServerInfo)
@@ -247,11 +259,18 @@ def _add_state(app: FastAPI, server: Server) -> None:
 
 
 def _add_sockets(app: FastAPI, server: Server) -> None:
-    engines = server.desk.engines
+    engines, admission = server.desk.engines, server.desk.admission
+    backend = Admitted(engines, admission)
 
     @app.websocket("/v1/realtime")
     async def realtime(websocket: WebSocket) -> None:
-        await serve_realtime(websocket, engines, models=openai_http.names_of(server.desk), languages=engines.languages)
+        models, languages = openai_http.names_of(server.desk), engines.languages
+        buffer = Buffer(admission)
+        await admitted(
+            websocket,
+            admission,
+            lambda: serve_realtime(websocket, backend, models=models, languages=languages, buffer=buffer),
+        )
 
     @app.websocket("/v1/live")
     async def live(websocket: WebSocket) -> None:
@@ -260,7 +279,11 @@ def _add_sockets(app: FastAPI, server: Server) -> None:
         except VermilionError as error:
             await websocket.close(1008, str(error)[:120])
             return
-        await serve_live(websocket, engines, rate=rate, language=language, options=LiveOptions())
+        await admitted(
+            websocket,
+            admission,
+            lambda: serve_live(websocket, engines, rate=rate, language=language, options=LiveOptions()),
+        )
 
 
 def _live_query(websocket: WebSocket, languages: list[str] | None) -> tuple[int, str | None]:
@@ -317,6 +340,7 @@ def _readings(server: Server) -> Iterable[Reading]:
         "",
         {"": engines.waiting_seconds},
     )
+    yield "vermilion_socket_bytes", "Audio that sockets hold", "", {"": admission.held}
     yield "vermilion_live_sessions", "Live sessions", "", {"": engines.live_open}
     yield "vermilion_engines_loaded", "Engines with their models in memory", "", {"": engines.loaded}
     yield "vermilion_engine_deaths", "Requests that lost their engine", "", {"": engines.deaths}

@@ -36,6 +36,10 @@ class Task:
     """what the decoder of the recording said"""
     finished: list[State] = field(default_factory=list)
     """segments that an earlier run finished"""
+    segmentation: State | None = None
+    """what the detectors found in an earlier run"""
+    events: bool = True
+    """the answer can show speech, singing and music"""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ class Step:
     stage: str
     """"vad" or "asr" """
     done: float
-    """seconds of speech that are finished"""
+    """seconds of speech that are finished; before the segments are known, seconds that the detectors are through"""
     total: float
-    """seconds of speech in all"""
+    """the same in all"""
     segments: list[State] = field(default_factory=list)
     """segments that were finished since the last step"""
-    count: int = 0
-    """segments in all"""
+    count: int | None = None
+    """segments in all; None while the detectors are at work"""
+    segmentation: State | None = None
+    """what the detectors found, told once"""
 
 
 class LiveLink(Protocol):

@@ -56,6 +56,9 @@ class EngineDied(Exception):
 
 def run_engine(connection: Connection, build: Callable[[], Models]) -> None:
     """What runs in the new process: only there are the networks imported."""
+    from vermilion.runtime import begin_worker
+
+    begin_worker()
     from vermilion.server.worker import main
 
     main(connection, build)
@@ -242,14 +245,19 @@ class EnginePool:
     async def transcribe(self, task: Task, report: Callable[[Step], Awaitable[None]] | None = None) -> Transcript:
         """Transcribe a recording; segments that an engine finished before it died are not done again."""
         kept: list[State] = list(task.finished)
+        segmentation = task.segmentation
 
         async def note(step: Step) -> None:
+            nonlocal segmentation
+            segmentation = step.segmentation or segmentation
             kept.extend(step.segments)
             if report is not None:
                 await report(step)
 
         answer: Transcript = await self._attempts(
-            lambda number: Transcribe(number, replace(task, finished=list(kept)), keep=report is not None),
+            lambda number: Transcribe(
+                number, replace(task, finished=list(kept), segmentation=segmentation), keep=report is not None
+            ),
             task.seconds,
             note,
         )
@@ -267,7 +275,7 @@ class EnginePool:
         path = self.spool.new()
         try:
             seconds = await asyncio.to_thread(write_16k, pcm, rate, path)
-            return await self.transcribe(Task([path], "utterance", language, weight=4.0, seconds=seconds))
+            return await self.transcribe(Task([path], "utterance", language, weight=4.0, seconds=seconds, events=False))
         finally:
             self.spool.remove(path)
 
@@ -327,8 +335,9 @@ class EnginePool:
                     return answer.value
                 case Progress() as progress:
                     step = progress.step
-                    self.rate.add(0.0 if done is None else step.done - done)
-                    done = step.done
+                    if step.count is not None:
+                        self.rate.add(0.0 if done is None else step.done - done)
+                        done = step.done
                     await note(step)
                 case Failed() as failed:
                     raise failed.error

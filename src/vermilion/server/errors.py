@@ -57,7 +57,7 @@ class Shape:
     def headers(self) -> dict[str, str]:
         """`Retry-After` where there is one; a client must not repeat what cannot succeed."""
         found = {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
-        if self.code in ("deadline_exceeded", "engine_failed"):
+        if self.code in ("deadline_exceeded", "engine_failed", "not_available"):
             found["x-should-retry"] = "false"
         return found
 
@@ -68,7 +68,7 @@ KINDS: list[tuple[type[VermilionError], int, str]] = [
     (UnsupportedLanguageError, 400, "unsupported_language"),
     (OptionsError, 400, "invalid_value"),
     (FormatError, 400, "unsupported_format"),
-    (MissingDependencyError, 503, "not_available"),
+    (MissingDependencyError, 501, "not_available"),
 ]
 TYPES = {
     401: "authentication_error",

@@ -13,6 +13,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from vermilion.errors import VermilionError
 from vermilion.live.events import Final, Partial
 from vermilion.live.options import LiveOptions
+from vermilion.server.admission import Buffer
 from vermilion.server.backend import Backend, LiveLink
 from vermilion.server.errors import RequestError, shape
 from vermilion.server.pieces import continuation
@@ -65,23 +66,26 @@ class Config:
         return cls(mode, str(data.get("wav_name", "demo"))[:200], rate)
 
 
-async def serve_funasr(websocket: WebSocket, backend: Backend, *, limits: SocketLimits = LIMITS) -> None:
+async def serve_funasr(
+    websocket: WebSocket, backend: Backend, *, limits: SocketLimits = LIMITS, buffer: Buffer | None = None
+) -> None:
     """Serve one socket; after the end of a stream the next may follow.
 
     Args:
         websocket: not yet accepted.
         backend: the engines.
         limits: of the socket.
+        buffer: for audio that is transcribed all at once.
     """
     await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None)
-    frames = Frames(websocket, limits)
+    frames, audio = Frames(websocket, limits), Buffer() if buffer is None else buffer
     try:
         async for frame in frames:
             if isinstance(frame, bytes):
                 raise RequestError("begin with a text frame that names the mode", code="invalid_value")
             data = parse(frame)
             if not is_end(data):
-                await _Stream(websocket, backend, Config.of(data)).run(frames)
+                await _Stream(websocket, backend, Config.of(data), audio).run(frames)
         await close(websocket)
     except Closing as end:
         await close(websocket, end.code, end.reason)
@@ -93,6 +97,7 @@ async def serve_funasr(websocket: WebSocket, backend: Backend, *, limits: Socket
         await close(websocket, closing_code(error), shape(error).message)
         raise
     finally:
+        audio.clear()
         await frames.close()
 
 
@@ -104,8 +109,8 @@ def is_end(data: dict[str, Any]) -> bool:
 class _Stream:
     """One stream of speech."""
 
-    def __init__(self, websocket: WebSocket, backend: Backend, config: Config) -> None:
-        self.websocket, self.backend, self.config = websocket, backend, config
+    def __init__(self, websocket: WebSocket, backend: Backend, config: Config, buffer: Buffer) -> None:
+        self.websocket, self.backend, self.config, self.buffer = websocket, backend, config, buffer
         self.samples = Samples()
         self._ending: dict[str, Any] | None = None
         """the frame with which the client ended the stream"""
@@ -183,16 +188,15 @@ class _Stream:
     # ---- all at once
 
     async def _offline(self, frames: Frames) -> None:
-        buffer = bytearray()
         async for frame in frames:
             if isinstance(frame, bytes):
-                buffer += self.samples.take(frame)
-                if len(buffer) > OFFLINE_BYTES:
+                self.buffer.add(self.samples.take(frame))
+                if len(self.buffer) > OFFLINE_BYTES:
                     seconds = OFFLINE_BYTES // (2 * self.config.rate)
                     raise RequestError(f"offline mode takes {seconds} seconds at this rate", code="audio_too_long")
             elif is_end(data := parse(frame)):
                 self._ending = data
-                found = await frames.during(self.backend.transcribe_samples(bytes(buffer), self.config.rate))
+                found = await frames.during(self.backend.transcribe_samples(self.buffer.take(), self.config.rate))
                 message = self._message("offline", found.text) | stamps(found.sentences)
                 if found.failures:
                     message["error"] = "; ".join(str(f.error) for f in found.failures)

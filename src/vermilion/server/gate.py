@@ -24,6 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = ("/", "/health", "/ready", "/favicon.ico", "/docs", "/openapi.json", "/v1/server")
 """paths that need no key"""
 OPEN_BELOW = ("/page/", "/docs/")
+FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+"""headers that proxies add"""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -47,6 +49,7 @@ class Gate:
         self.app, self.options = app, options
         self.keys = KeyFile(options.keys) if options.keys is not None else None
         self._hosts = {"localhost", options.host.strip("[]").lower(), *(h.lower() for h in options.hosts)}
+        self._warned = False
         self._any_address = options.host in ("0.0.0.0", "::", "")  # bound on purpose, with --insecure or keys
         if self._any_address:
             self._hosts.add(socket.gethostname().lower())
@@ -65,7 +68,7 @@ class Gate:
         except RequestError as error:
             await _refuse(scope, receive, watched, error)
         else:
-            await self.app(scope, receive, watched)
+            await self.app(_answered_by_get(scope), receive, watched)
         finally:
             log.info(
                 "%s %s %s %s %.0f ms %s",
@@ -81,6 +84,7 @@ class Gate:
         headers = dict(scope["headers"])
         state = scope["state"]
         state["client"], state["peer"] = "", (scope.get("client") or ("",))[0]
+        self._warn_of_proxy(headers)
         self._check_host(headers)
         self._check_origin(scope, headers)
         if self.keys is None or _is_open(scope):
@@ -91,6 +95,16 @@ class Gate:
                 "give one of this server's keys as `Authorization: Bearer KEY`", status=401, code="invalid_api_key"
             )
         state["client"] = state["peer"] = name
+
+    def _warn_of_proxy(self, headers: dict[bytes, bytes]) -> None:
+        """A proxy that calls us by the loopback name lets everybody in whom it lets in: no key is asked for here."""
+        if self.keys is not None or self._warned or not any(name in headers for name in FORWARDED):
+            return
+        self._warned = True
+        log.warning(
+            "a proxy passes requests of others on to this server, which asks for no keys: make one with "
+            "`vermilion keys add NAME` and start with --keys FILE, or let the proxy ask who may call"
+        )
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         """Without keys, a page of another site could reach us by a name that it lets point here (DNS rebinding)."""
@@ -156,6 +170,13 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, error: RequestErro
     if found.status == 401:
         headers["www-authenticate"] = "Bearer"
     await JSONResponse(found.body(), found.status, headers)(scope, receive, send)
+
+
+def _answered_by_get(scope: Scope) -> Scope:
+    """HEAD is GET without the body, which the HTTP server leaves out; only a stream of events would never end."""
+    if scope["type"] == "http" and scope["method"] == "HEAD" and not scope["path"].endswith("/events"):
+        return {**scope, "method": "GET"}
+    return scope
 
 
 def _is_open(scope: Scope) -> bool:

@@ -69,7 +69,7 @@ def router(desk: Desk) -> APIRouter:
         "/punctuate",
         summary="Restore punctuation",
         response_model=PunctuateResponse,
-        responses=errors(400, 401, 403, 408, 413, 429, 500, 503),
+        responses=errors(400, 401, 403, 408, 413, 429, 500, 501, 503),
         openapi_extra=BODY,
     )
     async def punctuate(request: Request) -> JSONResponse:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,8 @@ NAME = "vermilion"
 ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
 """names that clients have built in"""
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
+STREAMED = ("json", "text", "verbose_json", "diarized_json")
+"""response formats that `stream` may be asked for with; events look alike for all but the last"""
 GRANULARITIES = ("word", "segment")
 KEEP_ALIVE = 15.0
 """seconds without a word after which a stream gets a comment, so that nobody on the way closes it"""
@@ -69,7 +71,7 @@ def router(desk: Desk) -> APIRouter:
     async def transcriptions(request: Request) -> Response:
         """As OpenAI's; `prompt`, `temperature` and the like are taken and change nothing (`x-vermilion-ignored`)."""
         async with contextlib.AsyncExitStack() as stack:
-            form = await stack.enter_async_context(desk.form(request))
+            form = await stack.enter_async_context(desk.form(request, checks(desk)))
             wanted = read(form, names_of(desk), desk.engines.languages)
             answer = await _answer(desk, request, form, wanted, stack)
             if wanted.ignored:
@@ -114,6 +116,20 @@ def check_model(name: str | None, known: list[str]) -> None:
         )
 
 
+def checks(desk: Desk) -> Callable[[str, str], None]:
+    """What can be judged before the recording is read: a wrong name should not cost an upload."""
+
+    def check(name: str, value: str) -> None:
+        if name == "model" and value:
+            check_model(value, names_of(desk))
+        elif name == "response_format" and value:
+            _one_of(value, FORMATS, name)
+        elif name == "language":
+            code_of(value, desk.engines.languages)
+
+    return check
+
+
 def read(form: Form, models: list[str], languages: list[str] | None) -> Wanted:
     """Read the parameters of a request.
 
@@ -139,6 +155,12 @@ def read(form: Form, models: list[str], languages: list[str] | None) -> Wanted:
         raise RequestError("logprobs need response_format json", code="invalid_value", param="include")
     _number(form, "temperature", 0.0, 1.0)
     stream = _flag(form, "stream")
+    if stream and kind not in STREAMED:
+        raise RequestError(
+            f"a stream is events, not {kind}: ask for {', '.join(STREAMED)}, or without stream",
+            code="invalid_value",
+            param="stream",
+        )
     return Wanted(
         kind,
         code_of(form.first("language"), languages),
@@ -176,7 +198,7 @@ async def _answer(
     desk: Desk, request: Request, form: Form, wanted: Wanted, stack: contextlib.AsyncExitStack
 ) -> Response:
     channels = "separate" if wanted.form == "diarized_json" else "mix"
-    opened = desk.recording(form, channels=channels, language=wanted.language)
+    opened = desk.recording(form, channels=channels, language=wanted.language, events=False)
     task = await desk.attended(request, stack.enter_async_context(opened))
     if wanted.stream:
         return _Stream(_events(desk, task, wanted), stack.pop_all())

@@ -38,6 +38,10 @@ class Limits:
     """requests of one client at once"""
     live_sessions: int = 16
     """live sessions at once, on all engines"""
+    sockets: int = 128
+    """WebSockets at once; of one client as many as it may have requests"""
+    socket_bytes: int = 1024 * MEGABYTE
+    """audio that all sockets hold until it is transcribed"""
     jobs: int = 10_000
     """jobs that wait"""
     jobs_at_once: int = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -67,7 +68,7 @@ def _is_allowed(host: str, port: int, allowed: Sequence[str]) -> bool:
 def _is_exact(host: str, port: int, allowed: Sequence[str]) -> bool:
     """`host:port` stands in the list: then its address may be a private one."""
     named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return named in allowed
+    return named.lower() in (name.lower() for name in allowed)
 
 
 def is_public(address: str) -> bool:
@@ -95,8 +96,8 @@ def _inner(address: IPAddress) -> ipaddress.IPv4Address | None:
     return None
 
 
-async def _pinned(url: httpx.URL, allowed: Sequence[str], find: Resolve) -> str:
-    """The address that will be called: looked up once, checked, and then used."""
+async def _pinned(url: httpx.URL, allowed: Sequence[str], find: Resolve) -> list[str]:
+    """The addresses that may be called: looked up once, checked, and then used."""
     port = url.port or _default_port(url.scheme)
     try:
         addresses = await find(url.host, port)
@@ -110,30 +111,36 @@ async def _pinned(url: httpx.URL, allowed: Sequence[str], find: Resolve) -> str:
                 raise RequestError(
                     f"{url.host[:100]!r} has an address of an inner network", status=403, code="host_not_allowed"
                 )
-    return addresses[0]
+    return addresses
 
 
 @asynccontextmanager
 async def _request(
     method: str,
     url: httpx.URL,
-    address: str,
+    addresses: Sequence[str],
     headers: Mapping[str, str],
     content: bytes | None,
     timeout: float,
 ) -> AsyncIterator[httpx.Response]:
-    """Call the address under the name of the host; certificates are checked for the name."""
+    """Call the first address that lets us in, under the name of the host; certificates are checked for the name."""
     sent = {"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity", "User-Agent": "vermilion", **headers}
     limits = httpx.Timeout(timeout, read=min(timeout, CHUNK_SECONDS))
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limits) as client:
-        request = client.build_request(
-            method,
-            url.copy_with(host=address),
-            headers=sent,
-            content=content,
-            extensions={"sni_hostname": url.host},
-        )
-        response = await client.send(request, stream=True)
+        for address in addresses:
+            request = client.build_request(
+                method,
+                url.copy_with(host=address),
+                headers=sent,
+                content=content,
+                extensions={"sni_hostname": url.host},
+            )
+            try:
+                response = await client.send(request, stream=True)
+                break
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if address == addresses[-1]:
+                    raise
         try:
             yield response
         finally:
@@ -160,8 +167,8 @@ async def post(
     """
     checked = check_url(url, allowed)
     async with asyncio.timeout(timeout):
-        address = await _pinned(checked, allowed, find)
-        async with _request("POST", checked, address, headers, content, timeout) as response:
+        addresses = await _pinned(checked, allowed, find)
+        async with _request("POST", checked, addresses, headers, content, timeout) as response:
             return response.status_code
 
 
@@ -194,8 +201,8 @@ async def fetch(
 async def _fetch(url: str, target: Path, allowed: Sequence[str], max_bytes: int, find: Resolve) -> int:
     for _ in range(REDIRECTS + 1):
         checked = check_url(url, allowed)
-        address = await _pinned(checked, allowed, find)
-        async with _request("GET", checked, address, {}, None, CHUNK_SECONDS) as response:
+        addresses = await _pinned(checked, allowed, find)
+        async with _request("GET", checked, addresses, {}, None, CHUNK_SECONDS) as response:
             if response.is_redirect:
                 url = urljoin(url, response.headers.get("location", ""))
                 continue
@@ -208,7 +215,7 @@ async def _fetch(url: str, target: Path, allowed: Sequence[str], max_bytes: int,
 async def _save(response: httpx.Response, target: Path, max_bytes: int) -> int:
     size = 0
     file: IO[bytes]
-    with target.open("xb") as file:
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > max_bytes:

@@ -16,6 +16,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 from vermilion.errors import VermilionError
 from vermilion.live.events import Final, LiveEvent, Partial, SpeechEnded, SpeechStarted
+from vermilion.server.admission import Buffer
 from vermilion.server.backend import Backend, LiveLink
 from vermilion.server.errors import RequestError, shape
 from vermilion.server.g711 import expand
@@ -59,6 +60,7 @@ async def serve_realtime(
     models: Sequence[str] | None = None,
     languages: Collection[str] | None = None,
     limits: SocketLimits = LIMITS,
+    buffer: Buffer | None = None,
 ) -> None:
     """Serve one socket.
 
@@ -68,9 +70,10 @@ async def serve_realtime(
         models: names that a session may give; None = any.
         languages: codes that are recognised; None = any.
         limits: of the socket.
+        buffer: for audio that the client will commit.
     """
     await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope["subprotocols"] else None)
-    talk = _Conversation(websocket, backend, models, languages, limits)
+    talk = _Conversation(websocket, backend, models, languages, limits, Buffer() if buffer is None else buffer)
     try:
         await talk.run()
         await close(websocket)
@@ -95,6 +98,7 @@ class _Conversation:
         models: Sequence[str] | None,
         languages: Collection[str] | None,
         limits: SocketLimits,
+        buffer: Buffer,
     ) -> None:
         self.websocket, self.backend, self.models, self.languages = websocket, backend, models, languages
         self.beta = "realtime=v1" in websocket.headers.get("openai-beta", "")
@@ -102,7 +106,7 @@ class _Conversation:
         self.session = Session(model=self._asked_for())
         self._frames = Frames(websocket, limits, lambda: bool(self._pending or (self._turns and self._turns.busy)))
         self._samples = Samples()
-        self._buffer = bytearray()
+        self._buffer = buffer
         """audio that the client will commit"""
         self._pending = 0.0
         """seconds that it has committed, without text yet"""
@@ -136,6 +140,7 @@ class _Conversation:
 
     async def close(self) -> None:
         """Give up what is still at work."""
+        self._buffer.clear()
         await give_up(self._turns.link if self._turns is not None else None)
         await cancel(*self._work)
         await self._frames.close()
@@ -192,7 +197,7 @@ class _Conversation:
         if self.session.turns is None:
             if len(self._buffer) + len(pcm) > MANUAL_SECONDS * rate * 2:
                 raise RequestError(f"commit at least every {MANUAL_SECONDS:g} seconds", code="buffer_full")
-            self._buffer += pcm
+            self._buffer.add(pcm)
         elif pcm:
             offset, self._heard = self._heard, self._heard + len(pcm) / 2 / rate
             turns = self._turns or await self._open(offset)
@@ -244,8 +249,7 @@ class _Conversation:
         seconds = len(self._buffer) / 2 / rate
         while self._pending and self._pending + seconds > MANUAL_SECONDS:
             await self._frames.during(_first_of(self._work))
-        pcm = bytes(self._buffer)
-        self._buffer.clear()
+        pcm = self._buffer.take()
         item = await self.committed(new_item())
         self._pending += seconds
         self._start(self._transcribe(item, pcm, seconds, self.session))

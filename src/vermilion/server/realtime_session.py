@@ -21,6 +21,7 @@ TEXT_MOST = 4096
 EAGERNESS_MS = {"low": 1000, "high": 300}
 """silence that ends an utterance for those who ask for `semantic_vad`"""
 MOST_MS = 60_000
+PADDING_MOST_MS = 3000
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Turns:
     """When an utterance ends (`server_vad`)."""
 
     threshold: float = 0.5
-    """taken and shown; the detector has its own"""
-    prefix_padding_ms: int = 300
-    """likewise"""
+    """probability from which sound is speech"""
+    prefix_padding_ms: int = 50
+    """audio before the speech that belongs to it; at most 3000 are kept"""
     silence_duration_ms: int = 500
 
     def shown(self) -> dict[str, Any]:
@@ -63,8 +64,13 @@ class Session:
 
     def live_options(self) -> LiveOptions:
         """When an utterance ends."""
-        silence = (self.turns or Turns()).silence_duration_ms
-        return LiveOptions(silence_ms=max(20, min(10_000, silence)), events=False)
+        turns = self.turns or Turns()
+        return LiveOptions(
+            silence_ms=max(20, min(10_000, turns.silence_duration_ms)),
+            threshold=turns.threshold,
+            padding_ms=min(PADDING_MOST_MS, turns.prefix_padding_ms),
+            events=False,
+        )
 
     def shown(self, id: str, beta: bool) -> dict[str, Any]:
         """As the server tells it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import logging.config
 import signal
@@ -19,10 +20,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vermilion import __version__
 from vermilion.errors import OptionsError
+from vermilion.server.admission import Admitted, Buffer
 from vermilion.server.app import Server, create_app, create_server
+from vermilion.server.errors import RequestError, shape
 from vermilion.server.funasr import serve_funasr
 from vermilion.server.gate import Gate
 from vermilion.server.options import ServerOptions
+from vermilion.server.socket_helpers import admitted
 from vermilion.server.wyoming import WyomingServer
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,8 @@ FRAME_BYTES = 16 << 20
 """largest frame of a WebSocket"""
 CONNECTIONS_WAITING = 512
 HEAD_SECONDS = 20.0
+HEAD_BYTES = 64 * 1024
+"""largest head of a request"""
 
 
 @dataclass(frozen=True)
@@ -58,39 +64,75 @@ def serve(options: ServerOptions, running: Running | None = None) -> None:
 
 
 async def _serve(options: ServerOptions, running: Running) -> None:
-    listener = bind(options.host, options.port)
-    with contextlib.closing(listener):
+    with contextlib.ExitStack() as taken:  # all addresses before the models: what is taken is said at once
+        listener = taken.enter_context(contextlib.closing(bind(options.host, options.port)))
+        funasr, wyoming = (
+            taken.enter_context(contextlib.closing(bind(options.host, port, option))) if port is not None else None
+            for port, option in ((options.funasr_port, "--funasr-port"), (options.wyoming_port, "--wyoming-port"))
+        )
         parts = create_server(options)
         app = create_app(options, parts)
         servers = [_Uvicorn(_config(app, running))]
         sockets = [listener]
-        if options.funasr_port is not None:
+        if funasr is not None:
             servers.append(_Uvicorn(_config(funasr_app(parts, options), running)))
-            sockets.append(bind(options.host, options.funasr_port))
-        async with parts.running(), _wyoming(parts, options):
+            sockets.append(funasr)
+        async with parts.running(), _wyoming(parts, wyoming):
             with _signals(parts, servers):
+                models = parts.desk.engines.models.items()
+                log.info("models: %s", ", ".join(f"{stage} {name}" for stage, name in models))
                 log.info("listening on %s", _address(listener, running))
                 await asyncio.gather(*(s.serve([at]) for s, at in zip(servers, sockets, strict=True)))
     log.info("stopped")
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """Gives a client so long for the head of a request: else connections that say nothing could be held for ever."""
+    """Limits the head of a request, in time and size: else clients could hold connections or memory without a key."""
 
     _hurry: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head = 0
+    """bytes of the head so far"""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
         self._wait()
 
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on; of a head no more than it may have."""
+        while data and self._in_head:
+            room = HEAD_BYTES - self._head
+            if room <= 0:
+                self._refuse()
+                return
+            part, data = data[:room], data[room:]
+            super().data_received(part)
+            if self._in_head:
+                self._head += len(part)
+        if data and not self.transport.is_closing():
+            super().data_received(data)
+
+    def _refuse(self) -> None:
+        self._rest()
+        error = RequestError(f"the head of a request may have {HEAD_BYTES:,} bytes", status=431, code="head_too_large")
+        body = json.dumps(shape(error).body()).encode()
+        head = (
+            "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
     def on_message_begin(self) -> None:
         """Begin to wait for the next head."""
+        self._in_head, self._head = True, 0
         self._wait()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is there; the body's time is limited where it is read."""
+        self._in_head = False
         self._rest()
         super().on_headers_complete()
 
@@ -137,7 +179,7 @@ def _signals(parts: Server, servers: list[_Uvicorn]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Take an address.
 
     Raises:
@@ -147,7 +189,7 @@ def bind(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.create_server((host, port), family=family, backlog=CONNECTIONS_WAITING)
     except (OSError, OverflowError) as error:
-        raise OptionsError(f"cannot listen on {host} port {port}: {error}; choose another with --port") from error
+        raise OptionsError(f"cannot listen on {host} port {port}: {error}; choose another with {option}") from error
     return found
 
 
@@ -157,21 +199,23 @@ def funasr_app(parts: Server, options: ServerOptions) -> FastAPI:
 
     @app.websocket("/")
     async def funasr(websocket: WebSocket) -> None:
-        await serve_funasr(websocket, parts.desk.engines)
+        admission = parts.desk.admission
+        backend, buffer = Admitted(parts.desk.engines, admission), Buffer(admission)
+        await admitted(websocket, admission, lambda: serve_funasr(websocket, backend, buffer=buffer))
 
     app.add_middleware(Gate, options=options)
     return app
 
 
 @contextlib.asynccontextmanager
-async def _wyoming(parts: Server, options: ServerOptions) -> AsyncIterator[None]:
-    if options.wyoming_port is None:
+async def _wyoming(parts: Server, listener: socket.socket | None) -> AsyncIterator[None]:
+    if listener is None:
         yield
         return
     engines = parts.desk.engines
     server = WyomingServer(engines, models=engines.models, languages=engines.languages, version=__version__)
-    await server.start(options.host, options.wyoming_port)
-    log.info("Wyoming on %s port %d", options.host, server.port)
+    await server.serve(listener)
+    log.info("Wyoming on %s port %d", *listener.getsockname()[:2])
     try:
         yield
     finally:

@@ -39,9 +39,10 @@ MEANINGS = {
     415: "wrong content type",
     429: "too many requests of one client; see Retry-After",
     500: "failed inside",
-    503: "overloaded, not ready or without that model; see Retry-After",
+    501: "this server has no such model",
+    503: "overloaded or not ready; see Retry-After",
 }
-ERRORS = errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
+ERRORS = errors(400, 401, 403, 404, 408, 413, 415, 429, 500, 501, 503)
 """for `responses=` of routes that take uploads"""
 
 

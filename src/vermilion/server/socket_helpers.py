@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
 
+from vermilion.server.admission import Admission
 from vermilion.server.backend import LiveLink
 from vermilion.server.errors import Busy, RequestError, shape
 
@@ -44,6 +46,17 @@ class Closing(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
+
+
+async def admitted(websocket: WebSocket, admission: Admission, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Serve a socket if there is room for it; else the client gets an HTTP error in its place."""
+    state = websocket.scope["state"]
+    try:
+        with admission.socket(state["peer"]):
+            await work()
+    except Busy as error:  # of `socket`: sockets tell their own errors
+        found = shape(error)
+        await websocket.send_denial_response(JSONResponse(found.body(), found.status, found.headers()))
 
 
 class TooBig(Closing):

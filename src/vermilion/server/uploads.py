@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -116,7 +116,12 @@ class Form:
 
 @contextlib.asynccontextmanager
 async def receive(
-    request: Request, spool: Spool, limits: Limits, *, seconds: float | None = None
+    request: Request,
+    spool: Spool,
+    limits: Limits,
+    *,
+    seconds: float | None = None,
+    check: Callable[[str, str], None] = lambda _, __: None,
 ) -> AsyncIterator[Form]:
     """Read a multipart request.
 
@@ -124,7 +129,8 @@ async def receive(
         request: its body is read here, and nowhere else.
         spool: takes the files.
         limits: sizes and times.
-        seconds: longest recording where its header tells the length; None = `limits.audio_seconds`.
+        seconds: longest recording where its header tells the length; None = `limits.audio_seconds`, for a job.
+        check: called with every field when it is complete; what it raises ends the upload.
 
     Yields:
         The fields and files; files that are still in the spool afterwards are removed.
@@ -138,7 +144,7 @@ async def receive(
         if declared > limits.upload_bytes + MEGABYTE:
             raise _too_large(limits.upload_bytes)
         spool.check(declared)
-    reader = _Reader(_boundary(request), spool, limits, seconds or limits.audio_seconds)
+    reader = _Reader(_boundary(request), spool, limits, seconds, check)
     try:
         await _feed(request, reader, limits)
         yield reader.form
@@ -208,10 +214,18 @@ def _too_large(limit: int) -> RequestError:
 class _Reader:
     """Callbacks of the multipart parser."""
 
-    def __init__(self, boundary: bytes, spool: Spool, limits: Limits, seconds: float) -> None:
+    def __init__(
+        self,
+        boundary: bytes,
+        spool: Spool,
+        limits: Limits,
+        seconds: float | None,
+        check: Callable[[str, str], None],
+    ) -> None:
         from python_multipart.multipart import MultipartParser
 
-        self.spool, self.limits, self.seconds = spool, limits, seconds
+        self.spool, self.limits, self.check = spool, limits, check
+        self.seconds, self.is_job = seconds or limits.audio_seconds, seconds is None
         self.form = Form()
         self._name, self._value, self._file = "", bytearray(), None
         self._headers: dict[bytes, bytes] = {}
@@ -309,7 +323,7 @@ class _Reader:
             self._most = min(self._most, most_bytes(self._head, self.seconds) or self._most)
         if upload.size > self._most:
             if self._most < self.limits.upload_bytes:
-                raise too_long(self.seconds)
+                raise too_long(self.seconds, self.is_job)
             raise _too_large(self.limits.upload_bytes)
         if upload.size - self._checked > CHECKED_EVERY:
             self._checked = upload.size
@@ -322,13 +336,15 @@ class _Reader:
             self._upload = self._handle = None
             return
         value = bytes(self._value).decode("utf-8", "replace")
+        self.check(self._name, value)
         self.form.values.setdefault(self._name, []).append(value)
 
 
-def too_long(seconds: float) -> RequestError:
+def too_long(seconds: float, is_job: bool = False) -> RequestError:
     """The recording is longer than what is allowed."""
+    advice = "send it in parts" if is_job else "send it as a job (POST /v1/jobs), or in parts"
     return RequestError(
-        f"the recording is longer than {seconds:g} seconds; send it as a job (POST /v1/jobs), or in parts",
+        f"the recording is longer than {seconds:g} seconds; {advice}",
         status=413,
         code="audio_too_long",
         param="file",

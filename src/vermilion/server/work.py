@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion.audio.isolation import Decoded, Decoding, decode
 from vermilion.errors import AudioLimitError
+from vermilion.runtime import usable_cores
 from vermilion.server.admission import Admission, attended
 from vermilion.server.backend import Engines, Step, Task
 from vermilion.server.errors import RequestError
 from vermilion.server.metrics import Metrics
 from vermilion.server.options import ServerOptions
+from vermilion.server.threads import Threads
 from vermilion.server.uploads import Form, Spool, Upload, receive, too_long
 from vermilion.transcript import Transcript
 
@@ -38,18 +39,22 @@ class Desk:
     spool: Spool
     admission: Admission
     metrics: Metrics
-    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 2))
+    decoders: Threads = field(default_factory=lambda: Threads(usable_cores(), "decoders"))
 
     @contextlib.asynccontextmanager
-    async def form(self, request: Request) -> AsyncIterator[Form]:
-        """Admit a request and read its form."""
+    async def form(
+        self, request: Request, check: Callable[[str, str], None] = lambda _, __: None
+    ) -> AsyncIterator[Form]:
+        """Admit a request and read its form; `check` gets every field as soon as it is there."""
         limits = self.options.limits
         with self.admission.enter(request.state.peer):
-            async with receive(request, self.spool, limits, seconds=limits.request_seconds) as form:
+            async with receive(request, self.spool, limits, seconds=limits.request_seconds, check=check) as form:
                 yield form
 
     @contextlib.asynccontextmanager
-    async def recording(self, form: Form, *, channels: str = "mix", language: str | None = None) -> AsyncIterator[Task]:
+    async def recording(
+        self, form: Form, *, channels: str = "mix", language: str | None = None, events: bool = True
+    ) -> AsyncIterator[Task]:
         """Decode a form's file; its samples are removed afterwards."""
         upload = form.files.get("file")
         if upload is None:
@@ -57,7 +62,15 @@ class Desk:
         decoded = await self._decode(upload, channels)
         try:
             with self.admission.audio(decoded.seconds):
-                yield Task(decoded.tracks, upload.name, language, SYNC_WEIGHT, decoded.seconds, list(decoded.warnings))
+                yield Task(
+                    decoded.tracks,
+                    upload.name,
+                    language,
+                    SYNC_WEIGHT,
+                    decoded.seconds,
+                    list(decoded.warnings),
+                    events=events,
+                )
         finally:
             self.spool.remove(*decoded.tracks)
 
@@ -72,17 +85,16 @@ class Desk:
             limits.decode_memory,
             limits.decode_seconds,
         )
-        async with self.decoders:
-            stopped = threading.Event()
-            job = asyncio.ensure_future(asyncio.to_thread(decode, work, stopped))
-            try:
-                return await asyncio.shield(job)
-            except AudioLimitError as error:
-                raise too_long(limits.request_seconds) from error
-            except asyncio.CancelledError:
-                stopped.set()
-                await _discard(job, self.spool)
-                raise
+        stopped = threading.Event()
+        job = asyncio.ensure_future(self.decoders.run(decode, work, stopped))
+        try:
+            return await asyncio.shield(job)
+        except AudioLimitError as error:
+            raise too_long(limits.request_seconds) from error
+        except asyncio.CancelledError:
+            stopped.set()
+            await _discard(job, self.spool)
+            raise
 
     async def transcribe(self, task: Task, report: Callable[[Step], Awaitable[None]] | None = None) -> Transcript:
         """Transcribe, and count what was done."""

@@ -13,17 +13,18 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.assembly import Job, Unit, as_error, restore_units, unit_state
+from vermilion.assembly import Job, Unit, as_error, restore_units, segmentation_state, unit_state
 from vermilion.audio import Recording
-from vermilion.errors import ModelError, OptionsError, VermilionError
+from vermilion.errors import Cancelled, ModelError, VermilionError
 from vermilion.live import LiveSession, LiveTranscriber
-from vermilion.pipeline import Pipeline
+from vermilion.pipeline import Pipeline, cancel_if
 from vermilion.server.backend import Step, Task
+from vermilion.server.calls import called, present
 from vermilion.server.errors import RequestError
 from vermilion.server.fair import FairQueue
 from vermilion.server.messages import (
@@ -51,6 +52,8 @@ SHORT_SECONDS = 60.0
 """the same of recordings that a module alone works on from beginning to end"""
 LEAST_BATCH = 15.0
 """seconds of speech of a batch, at least; and at most while people speak live"""
+TELL_SECONDS = 0.5
+"""between two messages of how far the detectors are"""
 BATCH_WORK = 8.0
 """seconds that a batch should take at most: who comes next waits for it"""
 
@@ -115,8 +118,8 @@ class Engine:
         self._queue: FairQueue[int, Unit] = FairQueue()
         self._speed = 1.0
         self._running: dict[int, _Running] = {}
-        self._cancelled: set[int] = set()
-        self._known: set[int] = set()
+        self._gone: dict[int, threading.Event] = {}
+        """set when nobody waits for the answer any more"""
         self._short = ThreadPoolExecutor(1, "segments")
         self._long = ThreadPoolExecutor(1, "long-segments")
         self._live = Live(self.models, self._send)
@@ -135,18 +138,20 @@ class Engine:
     def _take(self, message: object) -> None:
         match message:
             case Transcribe():
-                with self._changed:
-                    self._known.add(message.id)
                 pool = self._long if message.task.seconds > LONG_SECONDS else self._short
-                pool.submit(self._open, message)
+                pool.submit(self._open, message, self._expect(message.id))
             case Call():
                 task = message.values.get("task")
                 pool = self._long if task is not None and task.seconds > SHORT_SECONDS else self._short
-                pool.submit(self._call, message)
+                pool.submit(self._call, message, self._expect(message.id))
             case Cancel():
                 self._cancel(message.id)
             case OpenLive() | Sound() | Mark():
                 self._live.put(message)
+
+    def _expect(self, number: int) -> threading.Event:
+        with self._changed:
+            return self._gone.setdefault(number, threading.Event())
 
     def _send(self, message: object) -> None:
         with self._sending:
@@ -159,24 +164,32 @@ class Engine:
 
     def _cancel(self, number: int) -> None:
         with self._changed:
-            if number not in self._known:
+            gone = self._gone.pop(number, None)
+            if gone is None:
                 return
+            gone.set()
             self._queue.remove(number)
             running = self._running.pop(number, None)
-            if running is None:
-                self._cancelled.add(number)
-            self._known.discard(number)
         if running is not None:
             running.job.close()
 
-    def _open(self, message: Transcribe) -> None:
+    def _open(self, message: Transcribe, gone: threading.Event) -> None:
         """Segment a recording and queue its segments."""
         number, task = message.id, message.task
-        if self._is_cancelled(number):
-            return
         try:
-            job = self.pipeline.segment(task.name, _recordings(task), language=task.language)
+            cancel_if(gone)
+            job = self.pipeline.segment(
+                task.name,
+                _recordings(task),
+                language=task.language,
+                events=task.events,
+                cached=task.segmentation,
+                progress=self._watch(number, gone),
+            )
+            segmentation = segmentation_state(job)
             restore_units(job, task.finished)
+        except Cancelled:
+            return
         except Exception as error:  # noqa: BLE001 - one bad recording must not stop the thread
             self._fail(number, error)
             return
@@ -184,22 +197,31 @@ class Engine:
         waiting = [u for u in job.units if not u.restored]
         running = _Running(job, message.keep, total, total - sum(u.span.duration for u in waiting))
         with self._changed:
-            if self._is_cancelled(number):
+            if gone.is_set():
                 job.close()
                 return
             self._running[number] = running
-            self._queue.add(number, [(u, u.span.duration) for u in waiting], task.weight)
-            self._changed.notify_all()
-        self._send(Progress(number, Step("vad", running.done, total, count=len(job.units))))
+        # before the first batch can tell more
+        self._send(Progress(number, Step("vad", running.done, total, count=len(job.units), segmentation=segmentation)))
+        with self._changed:
+            if not gone.is_set():
+                self._queue.add(number, [(u, u.span.duration) for u in waiting], task.weight)
+                self._changed.notify_all()
         if not waiting:
             self._finish(number)
 
-    def _is_cancelled(self, number: int) -> bool:
-        with self._changed:
-            if number in self._cancelled:
-                self._cancelled.discard(number)
-                return True
-        return False
+    def _watch(self, number: int, gone: threading.Event) -> Callable[[float, float], None]:
+        """Tell how far the detectors are, now and then; end them when nobody waits any more."""
+        told = -TELL_SECONDS
+
+        def watch(done: float, total: float) -> None:
+            nonlocal told
+            cancel_if(gone)
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                self._send(Progress(number, Step("vad", done, total)))
+
+        return watch
 
     def _batches(self) -> None:
         while True:
@@ -247,7 +269,7 @@ class Engine:
     def _finish(self, number: int) -> None:
         with self._changed:
             running = self._running.pop(number, None)
-            self._known.discard(number)
+            self._gone.pop(number, None)
         if running is None:
             return
         try:
@@ -261,21 +283,27 @@ class Engine:
         with self._changed:
             self._queue.remove(number)
             running = self._running.pop(number, None)
-            self._known.discard(number)
-            self._cancelled.discard(number)
+            self._gone.pop(number, None)
         if running is not None:
             running.job.close()
         self._send(Failed(number, portable(error)))
 
     # ---- modules alone
 
-    def _call(self, message: Call) -> None:
+    def _call(self, message: Call, gone: threading.Event) -> None:
         try:
+            cancel_if(gone)
             task = message.values.get("task")
             recordings = _recordings(task) if task is not None else []
-            self._send(Answer(message.id, called(self.pipeline, message.method, message.values, recordings)))
+            found = called(self.pipeline, message.method, message.values, recordings, lambda: cancel_if(gone))
+            self._send(Answer(message.id, found))
+        except Cancelled:
+            return
         except Exception as error:  # noqa: BLE001 - as above
             self._send(Failed(message.id, portable(error)))
+        finally:
+            with self._changed:
+                self._gone.pop(message.id, None)
 
 
 class Live:
@@ -338,7 +366,7 @@ class Live:
     def _open(self, message: OpenLive) -> LiveSession:
         number = message.id
         if self._transcriber is None:
-            detector = _present(self.models.detector, "streaming voice activity")
+            detector = present(self.models.detector, "streaming voice activity")
             self._transcriber = LiveTranscriber(self.models.pipeline, detector, self.models.sounds)
         return self._transcriber.session(
             message.options, notify=lambda: self._inbox.put(number), language=message.language
@@ -348,51 +376,6 @@ class Live:
         session = self._sessions.pop(number, None)
         if session is not None:
             session.close()
-
-
-def _present(module: Any, what: str) -> Any:
-    if module is None:
-        raise RequestError(f"this server has no {what} model", status=503, code="not_available")
-    return module
-
-
-def called(pipeline: Pipeline, method: str, values: dict[str, Any], recordings: list[Recording]) -> Any:
-    """Answer a call of a module alone.
-
-    Args:
-        pipeline: its modules.
-        method: segments, events, languages or punctuate.
-        values: `texts` of punctuate.
-        recordings: the recording of the others.
-
-    Raises:
-        RequestError: there is no such module here.
-        OptionsError: there is no such method.
-    """
-    if method == "punctuate":
-        return list(_present(pipeline.restorer, "punctuation").restore(values["texts"]))
-    recording = recordings[0]
-    audio = (recording.samples, 16000)
-    if method == "segments":
-        found = _present(pipeline.detector, "voice activity").detect(audio)
-        return replace(found, probabilities=np.zeros(0, np.float32))
-    if method == "events":
-        heard = _present(pipeline.event_detector, "event").detect(audio)
-        return replace(heard, probabilities=np.zeros((0, 3), np.float32))
-    if method == "languages":
-        return _languages(pipeline, recording)
-    raise OptionsError(f"no such method: {method}")
-
-
-def _languages(pipeline: Pipeline, recording: Recording) -> Any:
-    """The language of every segment, and of the whole: that of most of the speech."""
-    identifier = _present(pipeline.identifier, "language identification")
-    only = Pipeline(pipeline.detector, identifier, None, None, replace(pipeline.options, events=False, language=None))
-    job = only.segment(recording.name, [recording])
-    only.advance(job.units)
-    known = [(u.span, u.language) for u in job.units if u.language is not None]
-    job.close()
-    return known
 
 
 def _recordings(task: Task) -> list[Recording]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,10 @@ class WyomingServer:
             OSError: the address is taken.
         """
         self._server = await asyncio.start_server(self._serve, host, port, limit=LINE_BYTES)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Listen on a socket that is bound already."""
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=LINE_BYTES)
 
     async def close(self) -> None:
         """End all connections."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vermilion.errors import MissingDependencyError, OptionsError, TrainingError
+from vermilion.runtime import default_threads, set_threads
 from vermilion.training.averaging import ExponentialAverage, mean_of_checkpoints
 from vermilion.training.checkpoints import (
     TrainingCheckpoint,
@@ -110,7 +111,7 @@ def begin(options: TrainingOptions, report: Report | None = None) -> Run:
     if "WORLD_SIZE" not in os.environ and PartialState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=True)  # a training before this one in the same process
     accelerator = Accelerator(mixed_precision=_MIXED[options.precision], cpu=options.device == "cpu")
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    set_threads(options.threads or default_threads(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     for seed in (torch.manual_seed, random.seed, np.random.seed):
         seed(options.seed)  # the same everywhere: all processes must build the same network
     return Run(options, accelerator, report or (lambda _: None))

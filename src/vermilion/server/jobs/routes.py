@@ -106,14 +106,19 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
     store = runner.store
     streams = 0
 
+    def check(name: str, value: str) -> None:
+        """What can be judged before the recording is read."""
+        if name == "language":
+            code_of(value, getattr(runner.backend, "languages", None))
+
     async def own(request: Request, id: str) -> JobRow:
-        row = await asyncio.to_thread(store.get, id, request.state.client)
+        row = await runner.ask(store.get, id, request.state.client)
         if row is None:
             raise RequestError("there is no such job", status=404, code="job_not_found")
         return row
 
     async def public(row: JobRow) -> dict[str, Any]:
-        return row.public(await asyncio.to_thread(store.position, row))
+        return row.public(await runner.ask(store.position, row))
 
     @routes.post(
         "", status_code=202, summary="Begin a job", response_model=Job, responses=ERRORS, openapi_extra=_body()
@@ -129,7 +134,7 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
             body = await read_json(request, options.limits)
             values = await asyncio.to_thread(_referred, body, options)
         else:
-            async with receive(request, spool, options.limits) as form:
+            async with receive(request, spool, options.limits, check=check) as form:
                 values = await asyncio.to_thread(_uploaded, form, options, spool)
         return await stored(request, values, idempotency_key)
 
@@ -140,10 +145,10 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
             row = replace(row, language=language)
             found = await runner.submit(row)
         except BaseException:
-            await asyncio.to_thread(_forget, row)
+            await runner.ask(_forget, row)
             raise
         if found.id != row.id:
-            await asyncio.to_thread(_forget, row)
+            await runner.ask(_forget, row)
         return JSONResponse(await public(found), 202, {"location": f"/v1/jobs/{found.id}"})
 
     @routes.get("", summary="List jobs", response_model=JobList, responses=errors(400, 401, 403))
@@ -154,7 +159,7 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
         status: Status | None = None,
     ) -> Response:
         """The newest first."""
-        found = await asyncio.to_thread(store.newest, request.state.client, limit + 1, _plain(after), status)
+        found = await runner.ask(store.newest, request.state.client, limit + 1, _plain(after), status)
         data = [row.public() for row in found[:limit]]
         return JSONResponse({"object": "list", "data": data, "has_more": len(found) > limit})
 
@@ -214,7 +219,7 @@ def router(runner: JobRunner, options: ServerOptions, spool: Spool) -> APIRouter
         name = format_of(format)
         if row.status != "succeeded":
             raise RequestError(f"the job is {row.status}: there is no transcript", status=409, code=f"job_{row.status}")
-        result = await asyncio.to_thread(store.result, row.id)
+        result = await runner.ask(store.result, row.id)
         body = await asyncio.to_thread(_rendered, result or "{}", name)
         return Response(body, media_type=KINDS.get(name, "text/plain; charset=utf-8"))
 

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vermilion.assembly import state_sentences
 from vermilion.audio.isolation import Decoded, Decoding, decode
@@ -23,6 +23,7 @@ from vermilion.server.jobs.store import JobRow, JobStore
 from vermilion.server.jobs.webhooks import Notifier
 from vermilion.server.options import ServerOptions
 from vermilion.server.outbound import fetch
+from vermilion.server.threads import Threads
 from vermilion.server.uploads import Spool
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ LOOK = 2.0
 """seconds between two looks into a queue that others fill too"""
 EVENTS_KEPT = 512
 AGAIN = 10.0
+STORE_THREADS = 4
+VAD_SHARE = 0.1
+"""share of a job's progress that the detectors have"""
+R = TypeVar("R")
 Event = tuple[str, dict[str, Any]]
 """name and data"""
 
@@ -44,7 +49,9 @@ class JobRunner:
         self.store, self.backend, self.options = store, backend, options
         self.spool = Spool(options.spool, options.limits.spool_bytes)
         self.owner = secrets.token_hex(8)
-        self.notifier = Notifier(store, options.webhook_hosts)
+        self._storing = Threads(STORE_THREADS, "job-store")
+        self._decoding = Threads(options.limits.jobs_at_once, "job-decoders")
+        self.notifier = Notifier(store, options.webhook_hosts, threads=self._storing)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._listeners: defaultdict[str, set[asyncio.Queue[Event]]] = defaultdict(set)
         self._loops: list[asyncio.Task[None]] = []
@@ -57,7 +64,7 @@ class JobRunner:
         Raises:
             OptionsError: the store cannot be opened.
         """
-        await asyncio.to_thread(self._open)
+        await self.ask(self._open)
         self._loops = [
             asyncio.create_task(_repeat(0.0, self._dispatch)),
             asyncio.create_task(_repeat(LEASE / 3, self._renew)),
@@ -98,7 +105,7 @@ class JobRunner:
         for id in list(self._listeners):
             self._tell(id, ("bye", {}))
         if self._loops:
-            await asyncio.to_thread(self.store.close)
+            await self.ask(self.store.close)
             self._loops = []
 
     def counts(self) -> dict[str, int]:
@@ -106,6 +113,10 @@ class JobRunner:
         return self.store.counts() if self._loops else {}
 
     # ---- for routes
+
+    async def ask(self, work: Callable[..., R], *values: Any, **named: Any) -> R:
+        """Do something with the store, in its threads."""
+        return await self._storing.run(work, *values, **named)
 
     @property
     def is_stopping(self) -> bool:
@@ -120,7 +131,7 @@ class JobRunner:
         """
         if self.is_stopping:
             raise Busy("the server is stopping; ask again in a moment", retry_after=10, code="stopping")
-        stored = await asyncio.to_thread(self.store.add, row, self.options.limits.jobs)
+        stored = await self.ask(self.store.add, row, self.options.limits.jobs)
         if stored is None:
             raise Busy(f"{self.options.limits.jobs} jobs are waiting already", retry_after=600)
         self._wake.set()
@@ -128,15 +139,12 @@ class JobRunner:
 
     async def remove(self, row: JobRow) -> JobRow:
         """Cancel a job, or forget a finished one."""
-        cancelled = await asyncio.to_thread(self.store.cancel, row.id)
+        cancelled = await self.ask(self.store.cancel, row.id)
         if cancelled is None:
-            await asyncio.to_thread(self.store.delete, row.id)
+            await self.ask(self.store.delete, row.id)
             return row
-        task = self._running.get(row.id)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await asyncio.to_thread(self._drop, cancelled)
+        await self._end(row.id)
+        await self.ask(self._drop, cancelled)
         self._over(cancelled)
         return cancelled
 
@@ -165,7 +173,7 @@ class JobRunner:
                 del self._listeners[id]
 
     async def _state(self, id: str) -> list[Event]:
-        row, position, states = await asyncio.to_thread(self._look, id)
+        row, position, states = await self.ask(self._look, id)
         if row is None:
             return []
         if row.is_final:
@@ -194,9 +202,10 @@ class JobRunner:
         """Take as many jobs as may be at work."""
         self._wake.clear()
         while len(self._running) < self.options.limits.jobs_at_once:
-            row = await asyncio.to_thread(self.store.claim, self.owner, LEASE)
+            row = await self.ask(self.store.claim, f"{self.owner}.{secrets.token_hex(8)}", LEASE)
             if row is None:
                 break
+            await self._end(row.id)  # our own claim lapsed, as it does where the database was away
             self._begin(row)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK):  # not wait_for: in Python 3.11 it can lose a cancellation
@@ -208,19 +217,26 @@ class JobRunner:
         self._tell(row.id, ("progress", row.public()))
 
         def ended(_: asyncio.Task[None]) -> None:
-            self._running.pop(row.id, None)
+            if self._running.get(row.id) is task:
+                del self._running[row.id]
             self._wake.set()
 
         task.add_done_callback(ended)
+
+    async def _end(self, id: str) -> None:
+        task = self._running.get(id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self, row: JobRow) -> None:
         try:
             result = await self._transcribe(row)
         except asyncio.CancelledError:  # the server stops, or a client cancelled the job: then it is not ours any more
-            await asyncio.to_thread(self.store.release, row.id, self.owner)
+            await self.ask(self.store.release, row.id, row.owner)
             raise
         except Busy:
-            await asyncio.to_thread(self.store.release, row.id, self.owner, AGAIN)
+            await self.ask(self.store.release, row.id, row.owner, AGAIN)
             return
         except Exception as error:  # a job must not end the others
             if not isinstance(error, VermilionError):
@@ -231,17 +247,18 @@ class JobRunner:
         await self._finish(row, "succeeded", result, None)
 
     async def _finish(self, row: JobRow, status: str, result: str | None, error: str | None) -> None:
-        done = await asyncio.to_thread(self.store.finish, row.id, self.owner, status, result, error)
+        done = await self.ask(self.store.finish, row.id, row.owner, status, result, error)
         if done is not None:
-            await asyncio.to_thread(self._drop, done)
+            await self.ask(self._drop, done)
             self._over(done)
 
     async def _transcribe(self, row: JobRow) -> str:
         source = await self._fetched(row)
         decoded = await self._decoded(row, source)
         try:
-            kept = await asyncio.to_thread(self.store.segments, row.id)
-            await self._keep(row, [], duration=round(decoded.seconds, 3), stage="vad", progress=0.0)
+            kept = await self.ask(self.store.segments, row.id)
+            segmentation = await self.ask(self.store.segmentation, row.id)
+            await self._keep(row, [], duration=round(decoded.seconds, 3), stage="vad")
             task = Task(
                 decoded.tracks,
                 row.name,
@@ -249,6 +266,7 @@ class JobRunner:
                 seconds=decoded.seconds,
                 warnings=list(decoded.warnings),
                 finished=list(kept),
+                segmentation=segmentation,
             )
             transcript = await self.backend.transcribe(task, lambda step: self._report(row, step))
         finally:
@@ -279,7 +297,7 @@ class JobRunner:
             limits.decode_seconds,
         )
         stopped = threading.Event()
-        job = asyncio.ensure_future(asyncio.to_thread(decode, work, stopped))
+        job = asyncio.ensure_future(self._decoding.run(decode, work, stopped))
         try:
             return await asyncio.shield(job)
         except asyncio.CancelledError:
@@ -290,15 +308,18 @@ class JobRunner:
 
     async def _report(self, row: JobRow, step: Step) -> None:
         share = step.done / step.total if step.total else 1.0
-        changed = await self._keep(
-            row, step.segments, stage=step.stage, progress=min(1.0, share), segments_total=step.count
-        )
+        values: dict[str, Any] = {"stage": step.stage}
+        if step.count is None:
+            values["progress"] = VAD_SHARE * min(1.0, share)
+        else:
+            values |= {"progress": VAD_SHARE + (1 - VAD_SHARE) * min(1.0, share), "segments_total": step.count}
+        changed = await self._keep(row, step.segments, segmentation=step.segmentation, **values)
         if step.segments:
             self._tell(row.id, ("segment", _segment(step.segments)))
         self._tell(row.id, ("progress", changed.public()))
 
     async def _keep(self, row: JobRow, states: list[State], **values: Any) -> JobRow:
-        changed = await asyncio.to_thread(lambda: self.store.advance(row.id, self.owner, states, **values))
+        changed = await self.ask(self.store.advance, row.id, row.owner, states, **values)
         if changed is None:  # cancelled, or another server has it: stop without a word
             raise asyncio.CancelledError
         return changed
@@ -325,13 +346,13 @@ class JobRunner:
     # ---- now and then
 
     async def _renew(self) -> None:
-        await asyncio.to_thread(self.store.renew, self.owner, LEASE)
-        if await asyncio.to_thread(self.store.requeue):
+        await self.ask(self.store.renew, self.owner, LEASE)
+        if await self.ask(self.store.requeue):
             self._wake.set()
 
     async def _purge(self) -> None:
         before = time.time() - self.options.keep_jobs_days * 86400
-        gone = await asyncio.to_thread(self.store.purge, before)
+        gone = await self.ask(self.store.purge, before)
         if gone:
             log.info("%d old jobs were deleted", len(gone))
 

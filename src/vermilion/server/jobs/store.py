@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ import sqlalchemy as sql
 
 from vermilion.errors import OptionsError
 from vermilion.server.backend import State
+from vermilion.server.jobs.tables import LIGHT, deliveries, jobs, metadata, segmentations, segments
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -23,54 +25,6 @@ if TYPE_CHECKING:
 FINAL = ("succeeded", "failed", "cancelled")
 STARTS = 50
 """starts of a job without a new segment after which it is given up: it seems to end the server"""
-metadata = sql.MetaData()
-jobs = sql.Table(
-    "jobs",
-    metadata,
-    sql.Column("id", sql.String(40), primary_key=True),
-    sql.Column("client", sql.String(80), nullable=False),
-    sql.Column("status", sql.String(12), nullable=False, index=True),
-    sql.Column("stage", sql.String(12), nullable=False),
-    sql.Column("created_at", sql.Float, nullable=False, index=True),
-    sql.Column("started_at", sql.Float),
-    sql.Column("finished_at", sql.Float),
-    sql.Column("available_at", sql.Float, nullable=False),
-    sql.Column("name", sql.Text, nullable=False),
-    sql.Column("bytes", sql.BigInteger, nullable=False),
-    sql.Column("language", sql.String(40)),
-    sql.Column("channels", sql.String(10), nullable=False),
-    sql.Column("kind", sql.String(10), nullable=False),
-    sql.Column("source", sql.Text, nullable=False),
-    sql.Column("webhook", sql.Text),
-    sql.Column("same", sql.String(200)),
-    sql.Column("duration", sql.Float),
-    sql.Column("progress", sql.Float, nullable=False),
-    sql.Column("segments_done", sql.Integer, nullable=False),
-    sql.Column("segments_total", sql.Integer),
-    sql.Column("error", sql.Text),
-    sql.Column("result", sql.Text),
-    sql.Column("owner", sql.String(40)),
-    sql.Column("lease_until", sql.Float),
-    sql.Column("starts", sql.Integer, nullable=False),
-    sql.UniqueConstraint("client", "same"),
-)
-segments = sql.Table(
-    "segments",
-    metadata,
-    sql.Column("job", sql.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    sql.Column("key", sql.String(60), primary_key=True),
-    sql.Column("state", sql.Text, nullable=False),
-)
-deliveries = sql.Table(
-    "deliveries",
-    metadata,
-    sql.Column("id", sql.String(40), primary_key=True),
-    sql.Column("url", sql.Text, nullable=False),
-    sql.Column("body", sql.Text, nullable=False),
-    sql.Column("attempts", sql.Integer, nullable=False),
-    sql.Column("next_at", sql.Float, nullable=False, index=True),
-)
-LIGHT = [column for column in jobs.c if column.name != "result"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +60,7 @@ class JobRow:
     error: str | None = None
     """JSON of OpenAI's error fields"""
     owner: str | None = None
-    """server that works at it"""
+    """claim of the server that works at it"""
     lease_until: float | None = None
     starts: int = 0
 
@@ -168,6 +122,7 @@ class JobStore:
         """
         if not self.is_shared:
             self._lock()
+            self._make_private()
         try:
             self._engine = sql.create_engine(self.url, pool_pre_ping=self.is_shared)
             if not self.is_shared:
@@ -194,6 +149,14 @@ class JobStore:
             raise OptionsError(
                 f"another server works with {path}; give this one its own --data, or a PostgreSQL --database"
             ) from error
+
+    def _make_private(self) -> None:
+        """Transcripts are in the file, and in those that SQLite puts beside it with the same mode."""
+        path = self.url.removeprefix("sqlite:///")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(path + suffix).chmod(0o600)
 
     def _unlock(self) -> None:
         if self._file is not None:
@@ -279,9 +242,20 @@ class JobStore:
 
     def delete(self, id: str) -> None:
         """Forget a job."""
+        self._forget(id)
+        self._truncate()
+
+    def _forget(self, id: str) -> None:
         with self._transaction() as connection:
-            connection.execute(segments.delete().where(segments.c.job == id))
+            for table in (segments, segmentations):
+                connection.execute(table.delete().where(table.c.job == id))
             connection.execute(jobs.delete().where(jobs.c.id == id))
+
+    def _truncate(self) -> None:
+        """Empty SQLite's journal, which still has what was deleted."""
+        if not self.is_shared:
+            with self._writing, self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def purge(self, before: float) -> list[JobRow]:
         """Forget the jobs that were finished before a time; returns them."""
@@ -289,7 +263,9 @@ class JobStore:
         with self._engine.connect() as connection:
             found = [_row(row) for row in connection.execute(sql.select(*LIGHT).where(old))]
         for row in found:
-            self.delete(row.id)
+            self._forget(row.id)
+        if found:
+            self._truncate()
         return found
 
     def sources(self) -> set[str]:
@@ -314,6 +290,11 @@ class JobStore:
         """Take the next job: that of the client with the fewest at work, and of these the oldest.
 
         Whoever changes the row from queued to running has it, also between servers.
+
+        Args:
+            owner: name of the claim: the server's, a point, and what no other claim has; so a server whose lease
+                lapsed does not take an old claim of its own for the present one.
+            lease: seconds.
         """
         while True:
             with self._transaction() as connection:
@@ -357,18 +338,27 @@ class JobStore:
 
     def renew(self, owner: str, lease: float) -> None:
         """This server lives."""
-        mine = (jobs.c.owner == owner) & (jobs.c.status == "running")
+        claims = (jobs.c.owner == owner) | jobs.c.owner.startswith(f"{owner}.", autoescape=True)
+        mine = claims & (jobs.c.status == "running")
         with self._transaction() as connection:
             connection.execute(jobs.update().where(mine).values(lease_until=self.clock() + lease))
 
-    def advance(self, id: str, owner: str, states: Sequence[State], **values: Any) -> JobRow | None:
-        """Keep what was finished of a job; None if the job is no longer this server's."""
+    def advance(
+        self, id: str, owner: str, states: Sequence[State], segmentation: State | None = None, **values: Any
+    ) -> JobRow | None:
+        """Keep what was finished of a job; None if the job is no longer this claim's. `progress` never falls."""
         mine = (jobs.c.id == id) & (jobs.c.owner == owner) & (jobs.c.status == "running")
         with self._transaction() as connection:
             if states:
                 values |= {"starts": 0}
+            if "progress" in values:
+                share = values["progress"]
+                values |= {"progress": sql.case((jobs.c.progress > share, jobs.c.progress), else_=share)}
             if connection.execute(jobs.update().where(mine).values(**values)).rowcount != 1:
                 return None
+            if segmentation is not None:
+                connection.execute(segmentations.delete().where(segmentations.c.job == id))
+                connection.execute(segmentations.insert().values(job=id, state=json.dumps(segmentation)))
             known = set(connection.execute(sql.select(segments.c.key).where(segments.c.job == id)).scalars())
             new = {key_of(state): state for state in states if key_of(state) not in known}
             for key, state in new.items():
@@ -384,11 +374,18 @@ class JobStore:
             found = [json.loads(state) for state in connection.execute(query).scalars()]
         return sorted(found, key=lambda s: (s["start"], s["channel"] or 0))
 
+    def segmentation(self, id: str) -> State | None:
+        """What the detectors found in a job's recording, if they are through."""
+        query = sql.select(segmentations.c.state).where(segmentations.c.job == id)
+        with self._engine.connect() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return json.loads(found) if found is not None else None
+
     def finish(self, id: str, owner: str, status: str, result: str | None, error: str | None) -> JobRow | None:
         """The end of a job, with its transcript or its error, and the webhook's message: all or nothing.
 
         Returns:
-            The job; None if it is no longer this server's (cancelled, or its lease expired).
+            The job; None if it is no longer this claim's (cancelled, or its lease expired).
         """
         mine = (jobs.c.owner == owner) & (jobs.c.status == "running")
         with self._transaction() as connection:
@@ -415,7 +412,8 @@ class JobStore:
         changed = connection.execute(jobs.update().where(jobs.c.id == id, condition).values(**values))
         if changed.rowcount != 1:
             return None
-        connection.execute(segments.delete().where(segments.c.job == id))
+        for table in (segments, segmentations):
+            connection.execute(table.delete().where(table.c.job == id))
         row = _row(connection.execute(sql.select(*LIGHT).where(jobs.c.id == id)).one())
         if row.webhook is not None:
             message = f"msg_{secrets.token_hex(16)}"
@@ -472,8 +470,8 @@ def _driver(url: str) -> str:
 
 
 def _pragmas(connection: Any, _: Any) -> None:
-    """Readers do not wait for the writer; what was answered is on the disk (synchronous=FULL)."""
+    """Readers do not wait for the writer; what was answered is on the disk, and what was deleted is overwritten."""
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

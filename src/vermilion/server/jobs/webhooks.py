@@ -19,6 +19,7 @@ import httpx
 from vermilion.errors import VermilionError
 from vermilion.server.jobs.store import JobStore
 from vermilion.server.outbound import post
+from vermilion.server.threads import Threads
 
 log = logging.getLogger(__name__)
 SECRET = "VERMILION_WEBHOOK_SECRET"
@@ -59,9 +60,16 @@ def verify(key: bytes, headers: Mapping[str, str], body: bytes, now: float | Non
 class Notifier:
     """Sends what the store has for others."""
 
-    def __init__(self, store: JobStore, hosts: Sequence[str], delays: Sequence[float] = DELAYS) -> None:
-        """Take the store and the allowed hosts."""
+    def __init__(
+        self,
+        store: JobStore,
+        hosts: Sequence[str],
+        delays: Sequence[float] = DELAYS,
+        threads: Threads | None = None,
+    ) -> None:
+        """Take the store, the allowed hosts, and the threads that ask the store."""
         self.store, self.hosts, self.delays = store, hosts, delays
+        self._threads = threads or Threads(1, "webhooks")
 
     async def run(self, wake: asyncio.Event) -> None:
         """Send until cancelled."""
@@ -75,20 +83,20 @@ class Notifier:
 
     async def send_due(self) -> int:
         """Send what is due now; returns how much that was."""
-        found = await asyncio.to_thread(self.store.due, 8, LEASE)
+        found = await self._threads.run(self.store.due, 8, LEASE)
         await asyncio.gather(*(self._send(*entry) for entry in found))
         return len(found)
 
     async def _send(self, message: str, url: str, body: str, attempts: int) -> None:
         status = await self._post(message, url, body.encode())
         if status is not None and (200 <= status < 300 or status == 410):  # 410: do not call again
-            await asyncio.to_thread(self.store.delivered, message)
+            await self._threads.run(self.store.delivered, message)
         elif attempts >= len(self.delays):
             log.warning("webhook %s was not delivered after %d attempts", message, attempts + 1)
-            await asyncio.to_thread(self.store.delivered, message)
+            await self._threads.run(self.store.delivered, message)
         else:
             delay = self.delays[attempts] * random.uniform(1.0, 1.2)
-            await asyncio.to_thread(self.store.deliver_later, message, attempts + 1, delay)
+            await self._threads.run(self.store.deliver_later, message, attempts + 1, delay)
 
     async def _post(self, message: str, url: str, body: bytes) -> int | None:
         stamp = int(time.time())

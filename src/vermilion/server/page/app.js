@@ -1,5 +1,6 @@
 // The page as a whole: tabs, languages, light and dark, the key, recording.
 
+import * as edits from "./edits.js";
 import * as jobs from "./jobs.js";
 import * as live from "./live.js";
 import { loudness, open, wav } from "./microphone.js";
@@ -15,6 +16,7 @@ let recording = null;
 function theme(value) {
   document.documentElement.dataset.theme = value;
   $("theme").textContent = value === "dark" ? "☀" : "☾";
+  document.dispatchEvent(new Event("theme"));
 }
 
 function tabs() {
@@ -104,6 +106,9 @@ async function main() {
   $("tongue").addEventListener("click", change);
   document.addEventListener("tongue", describe);
   $("record").addEventListener("click", record);
+  addEventListener("beforeunload", (event) => {
+    if (recording || jobs.sending() || edits.unsaved()) event.preventDefault();
+  });
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     useKey($("key").value);

@@ -1,5 +1,6 @@
-// The list of recordings: sent, followed, shown; it survives a reload.
+// The list of recordings: sent, followed, shown; the server has it, so that every tab does.
 
+import * as edits from "./edits.js";
 import { ask, follow, submit } from "./server.js";
 import { text } from "./strings.js";
 import * as viewer from "./viewer.js";
@@ -24,18 +25,38 @@ export function start(fail) {
     $("file").again = chosen;
     $("file").click();
   });
-  for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (e) => over(e, true));
-  for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, (e) => over(e, false));
+  for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, (e) => dragged(e, true));
+  for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, (e) => dragged(e, false));
   document.addEventListener("drop", (event) => [...event.dataTransfer.files].forEach(add));
-  document.addEventListener("tongue", () => entries.forEach(draw));
+  document.addEventListener("tongue", () => {
+    entries.forEach(draw);
+    count();
+  });
 }
 
-/** What this tab sent before it was loaded again. */
-export function restore() {
-  for (const id of JSON.parse(sessionStorage.getItem("jobs") || "[]")) {
-    ask(`/v1/jobs/${id}`).then((job) => watch(place({ name: job.file.name, job }))).catch(() => forget(id));
+/** The newest jobs of the server: those that this tab sent, and the others below; what was shown is shown again. */
+export async function restore() {
+  edits.tidy();
+  let found;
+  try {
+    found = await ask("/v1/jobs?limit=100");
+  } catch (error) {
+    if (error.status !== 401) complain(error); // without a key, the page asks for one
+    return;
+  }
+  const sent = JSON.parse(sessionStorage.getItem("jobs") || "[]");
+  for (const job of found.data.reverse()) {
+    if (entries.some((entry) => entry.job?.id === job.id)) continue;
+    const entry = place({ name: job.file.name, job, earlier: !sent.includes(job.id) });
+    if (!over(job)) watch(entry);
+    else if (job.id === sessionStorage.getItem("open")) select(entry);
   }
 }
+
+const over = (job) => ["succeeded", "failed", "cancelled"].includes(job?.status);
+
+/** A recording is on its way to the server, and would be lost with the tab. */
+export const sending = () => entries.some((entry) => !entry.job && !entry.problem);
 
 export async function add(file) {
   const entry = place({ name: file.name, file, share: 0 });
@@ -53,7 +74,7 @@ export async function add(file) {
   }
 }
 
-function over(event, inside) {
+function dragged(event, inside) {
   event.preventDefault();
   $("drop").classList.toggle("over", inside);
 }
@@ -85,23 +106,30 @@ function told(entry, name, data) {
 async function select(entry) {
   if (entry.job?.status !== "succeeded") return;
   try {
-    entry.transcript ??= await ask(`/v1/jobs/${entry.job.id}/transcript`);
+    if (!entry.transcript) {
+      const transcript = await ask(`/v1/jobs/${entry.job.id}/transcript`);
+      edits.apply(entry.job.id, transcript);
+      entry.transcript = transcript;
+    }
   } catch (error) {
     complain(error);
     return;
   }
   chosen = entry;
-  viewer.show(entry.name, entry.transcript, entry.file);
+  sessionStorage.setItem("open", entry.job.id);
+  viewer.show(entry.name, entry.transcript, entry.file, (index, text) => edits.keep(entry.job.id, index, text));
   entries.forEach((other) => other.item.classList.toggle("chosen", other === entry));
 }
 
 async function remove(entry) {
-  const running = entry.job && !["succeeded", "failed", "cancelled"].includes(entry.job.status);
+  const running = entry.job && !over(entry.job);
   if (entry.job) await ask(`/v1/jobs/${entry.job.id}`, { method: "DELETE" }).catch(complain);
   if (running) return; // the stream tells that it is cancelled
   entry.item.remove();
   entries.splice(entries.indexOf(entry), 1);
+  if (entry.job) edits.forget(entry.job.id);
   remember();
+  count();
   if (chosen === entry) {
     chosen = null;
     viewer.hide();
@@ -109,12 +137,13 @@ async function remove(entry) {
 }
 
 function remember() {
-  sessionStorage.setItem("jobs", JSON.stringify(entries.filter((e) => e.job).map((e) => e.job.id)));
+  sessionStorage.setItem("jobs", JSON.stringify(entries.filter((e) => e.job && !e.earlier).map((e) => e.job.id)));
 }
 
-function forget(id) {
-  const rest = JSON.parse(sessionStorage.getItem("jobs") || "[]").filter((other) => other !== id);
-  sessionStorage.setItem("jobs", JSON.stringify(rest));
+function count() {
+  const n = entries.filter((entry) => entry.earlier).length;
+  $("earlier").hidden = !n;
+  $("earlier-count").textContent = text("earlier", { n });
 }
 
 function place(entry) {
@@ -123,21 +152,22 @@ function place(entry) {
   item.querySelector(".name").addEventListener("click", () => select(entry));
   item.querySelector(".end").addEventListener("click", () => remove(entry));
   entries.push(entry);
-  $("jobs").prepend(item);
+  $(entry.earlier ? "earlier-jobs" : "jobs").prepend(item);
+  count();
   draw(entry);
   return entry;
 }
 
 function draw(entry) {
   const { item, job } = entry;
-  const over = entry.problem || ["succeeded", "failed", "cancelled"].includes(job?.status);
+  const ended = entry.problem || over(job);
   item.querySelector(".name").textContent = entry.name;
   item.querySelector(".name").setAttribute("aria-label", text("open", { n: entry.name }));
-  item.querySelector(".end").textContent = text(over ? "remove" : "cancel");
+  item.querySelector(".end").textContent = text(ended ? "remove" : "cancel");
   item.querySelector(".end").disabled = !job && !entry.problem;
   item.querySelector(".state").textContent = state(entry);
   const bar = item.querySelector("progress");
-  bar.hidden = Boolean(over);
+  bar.hidden = Boolean(ended);
   bar.value = job ? 0.1 + 0.9 * job.progress : 0.1 * (entry.share ?? 0);
   bar.setAttribute("aria-label", entry.name);
 }

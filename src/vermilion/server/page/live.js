@@ -16,7 +16,7 @@ export function start() {
     button.addEventListener("click", () => download(transcript(), button.dataset.live, "captions.live"));
   }
   document.addEventListener("tongue", () => {
-    show(session ? "listening" : null);
+    show(session ? (session.microphone ? "listening" : "finishing") : null);
     drawSounds();
   });
   show(null);
@@ -56,6 +56,7 @@ function finish() {
   const mine = session;
   mine.microphone?.close();
   mine.microphone = null;
+  $("level").value = 0;
   if (mine.socket?.readyState === WebSocket.OPEN) {
     mine.socket.send(JSON.stringify({ type: "finish" }));
     show("finishing");
@@ -115,6 +116,7 @@ function drawSounds() {
 
 function show(state) {
   $("live-state").textContent = state ? text(state) : "";
-  $("listen").textContent = text(session ? "stopListen" : "listen");
+  $("listen").textContent = text(state === "finishing" ? state : session ? "stopListen" : "listen");
+  $("listen").disabled = state === "finishing";
   $("listen").setAttribute("aria-pressed", String(Boolean(session)));
 }

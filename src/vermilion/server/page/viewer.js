@@ -10,6 +10,7 @@ const LONG_SECONDS = 3600; // longer recordings are not decoded for their wavefo
 const WIDEST = 30000; // pixels
 let shown = null; // { name, transcript, words: [{ element, start, end }] }
 let wave = null;
+let changed = () => {}; // told of every correction
 
 export function start() {
   for (const button of document.querySelectorAll("[data-format]")) {
@@ -23,6 +24,7 @@ export function start() {
   $("strip").addEventListener("keydown", moved);
   document.addEventListener("keydown", anywhere);
   document.addEventListener("tongue", () => shown && draw());
+  document.addEventListener("theme", () => wave?.setOptions(colors()));
 }
 
 export function hide() {
@@ -31,8 +33,9 @@ export function hide() {
   $("viewer").hidden = true;
 }
 
-/** Show a transcript; `file` is the recording, if the page still has it. */
-export function show(name, transcript, file) {
+/** Show a transcript; `file` is the recording, if the page still has it; `tell` gets a sentence's number and text. */
+export function show(name, transcript, file, tell) {
+  changed = tell;
   wave?.destroy();
   wave = null;
   shown = { name, transcript, words: [], duration: transcript.dur_s };
@@ -46,14 +49,17 @@ export function show(name, transcript, file) {
   if (file) listen(file);
 }
 
-function listen(file) {
+function colors() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(name).trim();
+  return { waveColor: color("--quiet"), progressColor: color("--accent"), cursorColor: color("--accent") };
+}
+
+function listen(file) {
   const audio = new Audio(URL.createObjectURL(file));
   const long = shown.duration > LONG_SECONDS;
   const mine = (wave = WaveSurfer.create({
-    container: "#wave", height: 96, media: audio, waveColor: color("--quiet"), progressColor: color("--accent"),
-    cursorColor: color("--accent"), cspNonce: document.querySelector("meta[name=style-nonce]").content,
+    container: "#wave", height: 96, media: audio, ...colors(), cspNonce: document.querySelector("meta[name=style-nonce]").content,
     hideScrollbar: true, ...(long ? { peaks: [new Float32Array(2)], duration: shown.duration } : {}),
   }));
   mine.on("ready", () => ($("play").disabled = false));
@@ -172,6 +178,7 @@ function edited(line) {
   item.sentence.text = line.textContent.replaceAll("\u00a0", " ").trim();
   item.sentence.edited = true;
   item.classList.add("edited");
+  changed(shown.transcript.sentences.indexOf(item.sentence), item.sentence.text);
 }
 
 function editing(event) {
