@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import ModelError, VermilionError
+from vermilion.languages import WHISPER_CODES, whisper_code
 from vermilion.text import join_texts
 from vermilion.transcript import Failure, Hypothesis, Recognition, Word
 
@@ -27,15 +28,9 @@ if TYPE_CHECKING:
 
     from vermilion.audio import AudioInput
 
-_CODES = (
-    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
-    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si "
-    "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
-)
-WHISPER_CODES = frozenset(_CODES.split())
-_ALIASES = {"iw": "he", "jv": "jw", "fil": "tl", "nb": "no", "cmn": "zh", "yue": "zh", "in": "id", "ji": "yi"}
+_ALIASES = frozenset({"iw", "jv", "fil", "nb", "cmn", "yue", "in", "ji"})
 _LABELS = {"he": "iw"}
-LANGUAGES = WHISPER_CODES | frozenset(_ALIASES)
+LANGUAGES = WHISPER_CODES | _ALIASES
 """codes that the recogniser takes: Whisper's own and what FireRedLID calls the same languages"""
 
 WINDOW_SECONDS = 28.0
@@ -57,13 +52,6 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _UNSPACED = re.compile(f"[{_HAN}\u3005\u3040-\u30ff]")
 _WIDE_MARKS = {",": "，", "?": "？", "!": "！", ":": "：", ";": "；", ".": "。"}
 _NARROW_AFTER_HAN = re.compile(f"(?<=[{_HAN}])([,?!:;.])[ ]?(?![0-9A-Za-z])")
-
-
-def whisper_code(code: str) -> str | None:
-    """Return Whisper's code of a language: "iw" → "he", "zh mandarin" → "zh"; None if it does not know it."""
-    language = code.partition(" ")[0].casefold().replace("_", "-").partition("-")[0]
-    own = _ALIASES.get(language, language)
-    return own if own in WHISPER_CODES else None
 
 
 def label_code(code: str) -> str:
