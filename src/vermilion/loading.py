@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vermilion.checkpoints import catalogue
 from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
 from vermilion.pipeline import (
+    FALLBACK_HINT,
     EventDetector,
     LanguageIdentifier,
     Pipeline,
@@ -70,7 +71,15 @@ def load(
         options,
         event_detector=builder.event_detector() if options.events else None,
         fallback=builder.fallback(recognizer) if options.route == "auto" else None,
+        fallback_hint=_fallback_hint(options),
     )
+
+
+def _fallback_hint(options: PipelineOptions) -> str:
+    """What the user can do for languages that the recogniser does not cover; nothing where Whisper is there already."""
+    if not starter_installed():
+        return FALLBACK_HINT
+    return "route auto lets Whisper answer there" if options.route == "never" else ""
 
 
 def load_detector(name: str | Path | None = None, *, options: VadOptions | None = None) -> VoiceDetector:

@@ -11,9 +11,13 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
+from vermilion.choices import check_choice, check_device
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.languages import WHISPER_CODES, known_language, name_of
+from vermilion.remarks import peak_of, speech_flags, speech_warnings, transcript_flags
+from vermilion.runtime import PRECISIONS
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
@@ -89,6 +93,8 @@ class Progress:
     """its duration in seconds (0 while unknown)"""
 
 
+FALLBACK_HINT = 'pip install "vermilion[starter]" adds a recogniser for it'
+
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -113,7 +119,8 @@ class PipelineOptions:
     route_confidence: float = 0.5
     """least confidence of the identified language for routing"""
     language: str | None = None
-    """language of all recordings where the caller knows it (identification is then skipped)"""
+    """language of all recordings where the caller knows it (identification is then skipped): anything that
+    `vermilion.languages.canonical` reads, which is what it becomes; None or "auto" = identified"""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """options of the search"""
     llm: LlmOptions = field(default_factory=LlmOptions)
@@ -134,12 +141,12 @@ class PipelineOptions:
     """refuse longer recordings"""
 
     def __post_init__(self) -> None:
-        if self.channels not in ("mix", "separate"):
-            raise OptionsError(f"channels must be 'mix' or 'separate', not {self.channels!r}")
-        if self.route not in ("auto", "never"):
-            raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
-        if self.recognizer not in ("auto", "aed", "llm", "whisper"):
-            raise OptionsError(f"recognizer must be auto, aed, llm or whisper, not {self.recognizer!r}")
+        check_choice("channels", self.channels, ("mix", "separate"))
+        check_choice("route", self.route, ("auto", "never"))
+        check_choice("recognizer", self.recognizer, ("auto", "aed", "llm", "whisper"))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_device(self.device)
+        object.__setattr__(self, "language", known_language(self.language))
         if self.threads < 0:
             raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
@@ -159,6 +166,7 @@ class Pipeline:
         *,
         event_detector: EventDetector | None = None,
         fallback: Recognizer | None = None,
+        fallback_hint: str = FALLBACK_HINT,
     ) -> None:
         """Take the modules.
 
@@ -170,6 +178,7 @@ class Pipeline:
             options: switches and limits.
             event_detector: labels speech, singing and music.
             fallback: recogniser for languages that `recognizer` does not cover.
+            fallback_hint: what would make Whisper that recogniser where it is None; said with a language in need of it.
         """
         self.options = options or PipelineOptions()
         self.detector = detector if self.options.vad else None
@@ -178,6 +187,7 @@ class Pipeline:
         self.restorer = restorer if self.options.punctuation else None
         self.event_detector = event_detector if self.options.events else None
         self.fallback = fallback if self.options.route == "auto" else None
+        self.fallback_hint = fallback_hint
 
     def models(self) -> dict[str, str]:
         """Names of the models that answer, by stage."""
@@ -256,9 +266,10 @@ class Pipeline:
 
         Raises:
             ModelError: voice activity detection failed.
+            UnsupportedLanguageError: the language is none.
         """
         duration = max((r.duration for r in recordings), default=0.0)
-        job = Job(name, utterance_id(name), recordings, duration, language or self.options.language)
+        job = Job(name, utterance_id(name), recordings, duration, known_language(language) or self.options.language)
         try:
             for recording in recordings:
                 self._segment(job, recording)
@@ -390,14 +401,17 @@ class Pipeline:
         def work(share: list[Unit]) -> Sequence[Recognition | Failure]:
             recordings = [u.audio() for u in share]
             if getattr(recognizer, "uses_language", False):
-                codes = [u.language.language if u.language else None for u in share]
+                codes = [_code(u.language) if u.language else None for u in share]
                 return recognizer.recognize(recordings, self.options.decoding, languages=codes)  # type: ignore[call-arg]
             return recognizer.recognize(recordings, self.options.decoding)
 
         for unit, result in zip(units, isolated(work, units, "asr"), strict=True):
             if isinstance(result, Recognition):
                 unit.recognition = result
+                unit.peak = peak_of(unit.audio()[0])
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
+                if self.detector is not None:
+                    unit.flags.extend(flag for flag in speech_flags(unit) if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
 
     def _punctuate(self, units: list[Unit]) -> None:
@@ -451,7 +465,7 @@ class Pipeline:
             warnings=job.warnings + self._warnings(job, units),
             failures=job.failures,
             models=self.models(),
-            flags=sorted({flag for unit in units for flag in unit.flags}),
+            flags=sorted(transcript_flags(units) if self.detector is not None else {f for u in units for f in u.flags}),
             utterance_id=job.utterance_id,
             probabilities=probabilities,
         )
@@ -467,13 +481,19 @@ class Pipeline:
             found.append("the recording is empty")
         elif self.detector is not None and not units:
             found.append("no speech was found")
+        elif self.detector is not None and self.recognizer is not None:
+            found += speech_warnings(units)
         foreign = {u.language.language for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.language}
-        if foreign:
-            found.append(
-                f"{_name(self.recognizer)} does not cover {', '.join(sorted(foreign))}; its text there is unreliable "
-                '(pip install "vermilion[starter]" adds a recogniser for other languages)'
-            )
-        return found
+        return [*found, self._uncovered(units, foreign)] if foreign else found
+
+    def _uncovered(self, units: list[Unit], foreign: set[str]) -> str:
+        """Who answered in languages that it does not cover, and what would cover them."""
+        answered = {u.recognition.model for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.recognition}
+        name = " and ".join(sorted(filter(None, answered))) or _name(self.recognizer)
+        named = ", ".join(f"{code} ({name_of(code)})" for code in sorted(foreign))
+        text = f"{name} does not cover {named}; its text there is unreliable"
+        covered = foreign <= WHISPER_CODES | {"iw"}
+        return f"{text} ({self.fallback_hint})" if covered and self.fallback is None and self.fallback_hint else text
 
 
 def _one_at_a_time(callback: ProgressCallback) -> ProgressCallback:
@@ -493,6 +513,11 @@ def _ignore(_: Progress) -> None:
 
 def _name(module: object) -> str:
     return str(getattr(module, "name", None) or type(module).__name__)
+
+
+def _code(language: LanguageResult) -> str:
+    """Tibetan is a dialect group of Chinese to FireRedLID, and a language of its own to recognisers."""
+    return "bo" if language.dialect == "bo" else language.language
 
 
 def _covers(recognizer: Recognizer, unit: Unit) -> bool:
