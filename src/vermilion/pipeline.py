@@ -538,5 +538,5 @@ def _plain_sentences(unit: Unit, recognition: Recognition, punctuated: bool) -> 
     if not recognition.text.strip():
         return []  # a segment of nothing but silence marks has no sentence
     if punctuated and recognition.words:
-        return sentences_of(recognition.words)
+        return sentences_of(recognition.words, recognition.text)
     return [Sentence(recognition.text, 0.0, unit.span.duration, list(recognition.words))]

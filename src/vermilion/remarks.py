@@ -20,7 +20,7 @@ GAP_SECONDS, GAP_SHARE = 4.0, 1 / 3
 """a stretch of a segment without words that is longer than both (the share is of the segment) is no pause of a speaker:
 voice activity ends segments at far shorter ones"""
 MISSED_SECONDS, MISSED_SHARE, MISSED_ALWAYS = 2.0, 0.1, 10.0
-"""segments without text are worth a warning from so many seconds and such a share of the speech on, or so many seconds"""
+"""segments without text are worth a warning from so many seconds on that are such a share of the speech, or so many"""
 QUIET = 10 ** (-35 / 20)
 """peak below which recognisers begin to lose words (-35 dBFS)"""
 _PLACES = 3
