@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from vermilion.cli.console import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, Terminal, exit_code, use_utf8
+from vermilion.cli.streams import plain, standard_streams, written
 
 STDIN = "<stdin>"
 """how a bare `-` travels through the option parser, which would take it for an option"""
@@ -22,16 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 fine, 1 something failed, 2 wrong usage, 3 models or packages missing, 130 interrupted.
     """
-    use_utf8()
     tokens, debug = normalised(list(sys.argv[1:] if argv is None else argv))
-    try:
-        return _run(tokens, debug)
-    except KeyboardInterrupt:
-        Terminal().say("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader (head, less) has had enough; keep the interpreter's last flush quiet too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+    with standard_streams():
+        use_utf8()
+        try:
+            return _run(tokens, debug)
+        except KeyboardInterrupt:
+            Terminal().say("interrupted")
+            return INTERRUPTED
+        except BrokenPipeError:  # the reader (head, less) has had enough
+            return PIPE_CLOSED
 
 
 def _run(tokens: list[str], debug: bool) -> int:
@@ -44,7 +44,8 @@ def _run(tokens: list[str], debug: bool) -> int:
     app = build(tokens[0] if tokens else "")
     try:
         code: Any = app(tokens, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        with written():
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CycloptsError as error:
         terminal.fail(" ".join(str(error).split()))
@@ -57,6 +58,16 @@ def _run(tokens: list[str], debug: bool) -> int:
         return exit_code(error)
     except (KeyboardInterrupt, BrokenPipeError):
         raise
+    except OSError as error:  # files, folders, ports, disks: the system's own words say it
+        if debug:
+            raise
+        terminal.fail(plain(error))
+        return USAGE if isinstance(error, FileNotFoundError) else FAILED
+    except MemoryError:
+        if debug:
+            raise
+        terminal.fail("there is not enough memory for this")
+        return FAILED
     except Exception as error:  # the outermost seam: a user gets a sentence, --debug gets the traceback
         if debug:
             raise
