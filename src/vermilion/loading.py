@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints import catalogue
+from vermilion.choices import suggestion
 from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
 from vermilion.pipeline import (
     FALLBACK_HINT,
@@ -136,7 +137,10 @@ class Builder:
         known = (None, AUTO, STARTER, MINI, *RECOGNIZERS)
         if self.name not in known and not Path(str(self.name)).is_dir():
             names = ", ".join(str(k) for k in known if k)
-            raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
+            near = suggestion(str(self.name), [str(k) for k in known if k])
+            raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}{near}")
+        if self.name not in known:
+            catalogue.check_models_dir(Path(str(self.name)))
 
     @property
     def folder(self) -> Path | None:

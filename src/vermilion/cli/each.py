@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from vermilion.assembly import as_error
 from vermilion.cli.console import FAILED, OK, Terminal
 from vermilion.cli.inputs import Item, expand
-from vermilion.cli.streams import input_bytes
+from vermilion.cli.streams import check_input
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.transcript import Failure
 
@@ -30,7 +30,7 @@ def recordings(arguments: Sequence[str], terminal: Terminal) -> tuple[list[Item]
     if len(absent) == len(items):
         raise OptionsError("; ".join([*problems, *(f"there is no file {name}" for name in absent)]))
     if any(item.path is None for item in items):
-        input_bytes()  # closed: say so before models are loaded
+        check_input()  # closed: say so before models are loaded
     for problem in problems:
         terminal.fail(problem)
     return items, FAILED if problems else OK

@@ -68,6 +68,16 @@ def input_bytes() -> BinaryIO:
     return sys.stdin.buffer
 
 
+def check_input() -> None:
+    """Refuse a closed standard input before anything is loaded.
+
+    Raises:
+        OptionsError: it is closed.
+    """
+    if isinstance(sys.stdin, _ClosedInput):
+        sys.stdin.read()
+
+
 def has_output() -> bool:
     """Whether standard output takes results."""
     return not isinstance(sys.stdout, _ClosedOutput)
