@@ -37,7 +37,7 @@ def exit_code(error: VermilionError) -> int:
         return MISSING
     if isinstance(error, errors.OptionsError | errors.FormatError | errors.UnsupportedLanguageError):
         return USAGE
-    return FAILED
+    return USAGE if isinstance(error.__cause__, FileNotFoundError) else FAILED
 
 
 def use_utf8() -> None:
@@ -126,7 +126,7 @@ def _console(stream: Any) -> Console:
         """Leaves a reader that has gone to `main`; rich would end the process."""
 
         def on_broken_pipe(self) -> None:
-            raise  # noqa: PLE0704 - rich calls it while it handles the error
+            raise
 
     # a pipe has no width: wide enough that tables are not cut
     width = None if stream.isatty() or "COLUMNS" in os.environ else 200

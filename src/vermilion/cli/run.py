@@ -15,8 +15,8 @@ from vermilion.cli.options import Output
 from vermilion.cli.progress import Meter, clock
 from vermilion.cli.reading import languages, stamp, transcript_text
 from vermilion.errors import ModelError, VermilionError
-from vermilion.formats import SubtitleOptions
 from vermilion.flags import ROUTED
+from vermilion.formats import SubtitleOptions
 from vermilion.pipeline import Pipeline
 from vermilion.transcript import Failure, Transcript
 
