@@ -48,7 +48,7 @@ def _run(tokens: list[str], debug: bool) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CycloptsError as error:
-        terminal.fail(" ".join(str(error).split()))
+        terminal.fail(_usage(error))
         terminal.say(f"try: {' '.join(['vermilion', *(error.command_chain or [])])} --help")
         return USAGE
     except VermilionError as error:
@@ -73,6 +73,18 @@ def _run(tokens: list[str], debug: bool) -> int:
             raise
         terminal.fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)")
         return FAILED
+
+
+def _usage(error: Any) -> str:
+    """What the parser says; of an unknown option the nearest by its initials too (--lr: --learning-rate)."""
+    text, collection = " ".join(str(error).split()), getattr(error, "argument_collection", None)
+    token = getattr(error, "token", None)
+    wanted = (getattr(token, "keyword", None) or getattr(token, "value", None) or "").partition("=")[0].lstrip("-")
+    if collection is None or len(wanted) < 2:
+        return text
+    names = [n for argument in collection if argument.parse for n in argument.names if n.startswith("--")]
+    found = [n for n in names if "".join(p[:1] for p in n.rpartition(".")[2].strip("-").split("-")) == wanted]
+    return f"{text.partition(' Did you mean')[0]} Did you mean {' or '.join(found[:3])}?" if found else text
 
 
 def normalised(tokens: list[str]) -> tuple[list[str], bool]:
