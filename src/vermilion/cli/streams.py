@@ -30,7 +30,7 @@ class _ClosedInput(io.TextIOBase):
     def _refuse(self, *_: Any) -> Any:
         raise OptionsError("standard input is closed; name a file instead of -")
 
-    read = readline = __next__ = _refuse  # type: ignore[assignment]
+    read = readline = __next__ = _refuse
     buffer = property(_refuse)
 
 
@@ -40,8 +40,8 @@ def standard_streams() -> Iterator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     _occupy()
     with open(os.devnull, "w", encoding="utf8") as nowhere:  # noqa: PTH123 - no path
-        sys.stdin = before[0] if before[0] is not None else _ClosedInput()  # type: ignore[assignment]
-        sys.stdout = before[1] if before[1] is not None else _ClosedOutput()  # type: ignore[assignment]
+        sys.stdin = before[0] if before[0] is not None else _ClosedInput()
+        sys.stdout = before[1] if before[1] is not None else _ClosedOutput()
         sys.stderr = before[2] if before[2] is not None else nowhere
         try:
             yield
