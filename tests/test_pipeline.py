@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from vermilion.errors import AudioError, ModelError, OptionsError
+from vermilion.languages import WHISPER_CODES
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeEventDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
-from vermilion.transcript import Failure, LanguageResult, Recognition, Span, Transcript
+from vermilion.transcript import Failure, LanguageResult, Recognition, Span, Transcript, Word
 
 RATE = 16000
 
@@ -253,3 +254,66 @@ def test_results_of_the_wrong_length_are_an_error_not_a_shift():
 
 def test_an_empty_list_gives_nothing():
     assert list(build().transcribe_many([])) == []
+
+
+def test_the_warning_of_an_uncovered_language_names_who_answered_and_hints_at_what_is_missing_only():
+    def warned(language, covered, **more):
+        recognizer = FakeRecognizer(lambda x: "text", name="Whisper-base", languages=frozenset(covered))
+        options = PipelineOptions(language=language)
+        (found,) = build([Span(0, 1)], recognizer=recognizer, options=options, **more).transcribe(tone(1)).warnings
+        return found
+
+    assert warned("fr", {"zh"}).endswith("adds a recogniser for it)")
+    assert warned("Irish", WHISPER_CODES) == "Whisper-base does not cover ga (Irish); its text there is unreliable"
+    assert "(" not in warned("fr", {"zh"}, fallback_hint="").partition("(French)")[2]
+
+
+def test_speech_without_text_is_flagged_and_warned_with_its_level():
+    quiet = (tone(20)[0] * 0.0022 / np.abs(tone(20)[0]).max()).astype(np.float32)
+    nothing = FakeRecognizer(lambda x: "")
+    t = build([Span(0, 19.9)], recognizer=nothing).transcribe(quiet)
+    assert t.warnings == ["speech was found in 19.9 s, but nothing was recognised in it (peak -53 dBFS)"]
+    assert t.flags == ["no-text"]
+    breath = build([Span(0, 0.4)], recognizer=nothing).transcribe(tone(1))
+    assert breath.flags == ["no-text"], "short as it is, it is all there was"
+
+
+def test_a_part_without_text_counts_from_a_length_on():
+    def run(missing):
+        texts = FakeRecognizer(lambda x: "" if abs(len(x) / 16000 - missing) < 0.01 else "words")
+        return build([Span(0, 10), Span(10, 10 + missing)], recognizer=texts).transcribe(tone(10 + missing))
+
+    assert (run(0.5).flags, run(0.5).warnings) == ([], [])
+    assert (run(1.5).flags, run(1.5).warnings) == (["no-text"], [])
+    (warning,) = run(5).warnings
+    assert warning.startswith("nothing was recognised in 5.0 of 15.0 s of speech, at 0:10–0:15 (peak ")
+
+
+def test_quiet_recordings_are_named_with_their_level():
+    samples = tone(2)[0]
+    quiet = (samples * 0.00708 / np.abs(samples).max()).astype(np.float32)
+    (warning,) = build([Span(0, 2)]).transcribe(quiet).warnings
+    assert warning == "the recording is very quiet (peak -43 dBFS): words may be missing; raise its level"
+    assert build([Span(0, 2)]).transcribe((quiet * 10, 16000)).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("times", "partly"),
+    [
+        ([(0.0, 20.0)], False),
+        ([(0.2, 1.0), (2.0, 14.0)], False),  # 6 s of silence behind: less than a third
+        ([(0.2, 1.0), (2.0, 10.0)], True),
+        ([(9.0, 19.5)], True),
+        ([(0.1, 4.0), (12.5, 19.5)], True),
+        ([], False),  # no times, no judgement
+    ],
+)
+def test_text_that_covers_a_part_of_its_segment_is_flagged(times, partly):
+    class Timed(FakeRecognizer):
+        def recognize(self, recordings, options, /):
+            words = [Word(f"w{i}", a, b, 0.9) for i, (a, b) in enumerate(times)]
+            return [Recognition(" ".join(w.text for w in words) or "text", 0.9, [], words) for _ in recordings]
+
+    t = build([Span(30, 50)], recognizer=Timed(lambda _: "")).transcribe(tone(60))
+    assert t.flags == (["low-coverage"] if partly else [])
+    assert t.warnings == (["the text covers only a part of the speech at 0:30–0:50"] if partly else [])

@@ -150,7 +150,9 @@ def test_labels():
 
     assert labels("en") == ["en"]
     assert labels("zh yue") == ["zh", "yue"]
-    for wrong in ("xx", "en yue", "zh xx", "zh yue wu", "yue", None):
+    assert labels("en-US") == ["en"]
+    assert labels("Cantonese") == labels("yue") == ["zh", "yue"]
+    for wrong in ("xx", "en yue", "zh xx", "zh yue wu", None):
         with pytest.raises(TrainingError, match=r"u has the language"):
             labels(wrong)
     found = label_set([["fr"], ["zh", "wu"], ["en"], ["zh", "mandarin"]])

@@ -41,6 +41,8 @@ class Unit:
     recognition: Recognition | None = None
     sentences: list[Sentence] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    peak: float | None = None
+    """largest amplitude of its samples, once it is recognised"""
     restored: bool = False
     """an earlier run finished it"""
 
@@ -187,6 +189,7 @@ def unit_state(unit: Unit) -> dict[str, Any] | None:
         "recognition": [heard.text, heard.confidence, heard.language, heard.model] if heard is not None else None,
         "sentences": [asdict(s) for s in unit.sentences],
         "flags": list(unit.flags),
+        "peak": unit.peak,
     }
 
 
@@ -199,6 +202,7 @@ def restore_units(job: Job, states: Sequence[dict[str, Any]]) -> None:
             continue
         unit.language, unit.recognition, unit.sentences = _language(state), _recognition(state), _sentences(state)
         unit.flags = list(state["flags"])
+        unit.peak = state.get("peak")
         unit.restored = True
         job.waiting -= 1
 

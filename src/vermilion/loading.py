@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints import catalogue
+from vermilion.choices import suggestion
 from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
 from vermilion.pipeline import (
+    FALLBACK_HINT,
     EventDetector,
     LanguageIdentifier,
     Pipeline,
@@ -73,7 +75,15 @@ def load(
         options,
         event_detector=builder.event_detector() if options.events else None,
         fallback=builder.fallback(recognizer) if options.route == "auto" else None,
+        fallback_hint=_fallback_hint(options),
     )
+
+
+def _fallback_hint(options: PipelineOptions) -> str:
+    """What the user can do for languages that the recogniser does not cover; nothing where Whisper is there already."""
+    if not starter_installed():
+        return FALLBACK_HINT
+    return "route auto lets Whisper answer there" if options.route == "never" else ""
 
 
 def load_detector(name: str | Path | None = None, *, options: VadOptions | None = None) -> VoiceDetector:
@@ -130,6 +140,10 @@ class Builder:
         known = (None, AUTO, STARTER, MINI, *RECOGNIZERS)
         if self.name not in known and not Path(str(self.name)).is_dir():
             names = ", ".join(str(k) for k in known if k)
+            near = suggestion(str(self.name), [str(k) for k in known if k])
+            raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}{near}")
+        if self.name not in known:
+            catalogue.check_models_dir(Path(str(self.name)))
             raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
         limit_numpy()
 

@@ -23,9 +23,13 @@ from vermilion.assembly import (
     utterance_id,
     whole,
 )
+from vermilion.choices import check_choice, check_device
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import Cancelled, OptionsError, VermilionError
 from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.languages import WHISPER_CODES, known_language, name_of
+from vermilion.remarks import peak_of, speech_flags, speech_warnings, transcript_flags
+from vermilion.runtime import PRECISIONS
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
@@ -105,6 +109,8 @@ class Progress:
     """its duration in seconds (0 while unknown)"""
 
 
+FALLBACK_HINT = 'pip install "vermilion[starter]" adds a recogniser for it'
+
 ProgressCallback = Callable[[Progress], None]
 
 
@@ -129,7 +135,8 @@ class PipelineOptions:
     route_confidence: float = 0.5
     """least confidence of the identified language for routing"""
     language: str | None = None
-    """language of all recordings where the caller knows it (identification is then skipped)"""
+    """language of all recordings where the caller knows it (identification is then skipped): anything that
+    `vermilion.languages.canonical` reads, which is what it becomes; None or "auto" = identified"""
     word_edges: Literal["sound", "model"] = "sound"
     """sound = word times that lie in a pause move to the sound beside it; model = as the recogniser gives them"""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -152,14 +159,13 @@ class PipelineOptions:
     """refuse longer recordings"""
 
     def __post_init__(self) -> None:
-        if self.channels not in ("mix", "separate"):
-            raise OptionsError(f"channels must be 'mix' or 'separate', not {self.channels!r}")
-        if self.route not in ("auto", "never"):
-            raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
-        if self.word_edges not in ("sound", "model"):
-            raise OptionsError(f"word_edges must be 'sound' or 'model', not {self.word_edges!r}")
-        if self.recognizer not in ("auto", "aed", "llm", "whisper"):
-            raise OptionsError(f"recognizer must be auto, aed, llm or whisper, not {self.recognizer!r}")
+        check_choice("channels", self.channels, ("mix", "separate"))
+        check_choice("route", self.route, ("auto", "never"))
+        check_choice("word_edges", self.word_edges, ("sound", "model"))
+        check_choice("recognizer", self.recognizer, ("auto", "aed", "llm", "whisper"))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_device(self.device)
+        object.__setattr__(self, "language", known_language(self.language))
         if self.threads < 0:
             raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
@@ -179,6 +185,7 @@ class Pipeline:
         *,
         event_detector: EventDetector | None = None,
         fallback: Recognizer | None = None,
+        fallback_hint: str = FALLBACK_HINT,
     ) -> None:
         """Take the modules.
 
@@ -190,6 +197,7 @@ class Pipeline:
             options: switches and limits.
             event_detector: labels speech, singing and music.
             fallback: recogniser for languages that `recognizer` does not cover.
+            fallback_hint: what would make Whisper that recogniser where it is None; said with a language in need of it.
         """
         self.options = options or PipelineOptions()
         self.detector = detector if self.options.vad else None
@@ -198,6 +206,7 @@ class Pipeline:
         self.restorer = restorer if self.options.punctuation else None
         self.event_detector = event_detector if self.options.events else None
         self.fallback = fallback if self.options.route == "auto" else None
+        self.fallback_hint = fallback_hint
 
     def models(self) -> dict[str, str]:
         """Names of the models that answer, by stage."""
@@ -289,9 +298,10 @@ class Pipeline:
 
         Raises:
             ModelError: voice activity detection failed.
+            UnsupportedLanguageError: the language is none.
         """
         duration = max((r.duration for r in recordings), default=0.0)
-        job = Job(name, utterance_id(name), recordings, duration, language or self.options.language)
+        job = Job(name, utterance_id(name), recordings, duration, known_language(language) or self.options.language)
         stages = (self.detector is not None) + (events and self.event_detector is not None)
         watch = Watch(progress, sum(r.duration for r in recordings) * stages)
         try:
@@ -430,7 +440,7 @@ class Pipeline:
         def work(share: list[Unit]) -> Sequence[Recognition | Failure]:
             recordings = [u.audio() for u in share]
             if getattr(recognizer, "uses_language", False):
-                codes = [u.language.language if u.language else None for u in share]
+                codes = [_code(u.language) if u.language else None for u in share]
                 return recognizer.recognize(recordings, self.options.decoding, languages=codes)  # type: ignore[call-arg]
             return recognizer.recognize(recordings, self.options.decoding)
 
@@ -439,7 +449,10 @@ class Pipeline:
                 if result.words and self.options.word_edges == "sound":
                     result = replace(result, words=fitted(result.words, unit.audio()[0]))
                 unit.recognition = result
+                unit.peak = peak_of(unit.audio()[0])
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
+                if self.detector is not None:
+                    unit.flags.extend(flag for flag in speech_flags(unit) if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
 
     def _punctuate(self, units: list[Unit]) -> None:
@@ -493,7 +506,7 @@ class Pipeline:
             warnings=job.warnings + self._warnings(job, units),
             failures=job.failures,
             models=self.models(),
-            flags=sorted({flag for unit in units for flag in unit.flags}),
+            flags=sorted(transcript_flags(units) if self.detector is not None else {f for u in units for f in u.flags}),
             utterance_id=job.utterance_id,
             probabilities=probabilities,
         )
@@ -509,13 +522,19 @@ class Pipeline:
             found.append("the recording is empty")
         elif self.detector is not None and not units:
             found.append("no speech was found")
+        elif self.detector is not None and self.recognizer is not None:
+            found += speech_warnings(units)
         foreign = {u.language.language for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.language}
-        if foreign:
-            found.append(
-                f"{_name(self.recognizer)} does not cover {', '.join(sorted(foreign))}; its text there is unreliable "
-                '(pip install "vermilion[starter]" adds a recogniser for other languages)'
-            )
-        return found
+        return [*found, self._uncovered(units, foreign)] if foreign else found
+
+    def _uncovered(self, units: list[Unit], foreign: set[str]) -> str:
+        """Who answered in languages that it does not cover, and what would cover them."""
+        answered = {u.recognition.model for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.recognition}
+        name = " and ".join(sorted(filter(None, answered))) or _name(self.recognizer)
+        named = ", ".join(f"{code} ({name_of(code)})" for code in sorted(foreign))
+        text = f"{name} does not cover {named}; its text there is unreliable"
+        covered = foreign <= WHISPER_CODES | {"iw"}
+        return f"{text} ({self.fallback_hint})" if covered and self.fallback is None and self.fallback_hint else text
 
 
 def _one_at_a_time(callback: ProgressCallback) -> ProgressCallback:
@@ -543,6 +562,11 @@ def _name(module: object) -> str:
     return str(getattr(module, "name", None) or type(module).__name__)
 
 
+def _code(language: LanguageResult) -> str:
+    """Tibetan is a dialect group of Chinese to FireRedLID, and a language of its own to recognisers."""
+    return "bo" if language.dialect == "bo" else language.language
+
+
 def _covers(recognizer: Recognizer, unit: Unit) -> bool:
     languages = getattr(recognizer, "languages", None)
     return languages is None or (unit.language is not None and unit.language.language in languages)
@@ -561,5 +585,5 @@ def _plain_sentences(unit: Unit, recognition: Recognition, punctuated: bool) -> 
     if not recognition.text.strip():
         return []  # a segment of nothing but silence marks has no sentence
     if punctuated and recognition.words:
-        return sentences_of(recognition.words)
+        return sentences_of(recognition.words, recognition.text)
     return [Sentence(recognition.text, 0.0, unit.span.duration, list(recognition.words))]

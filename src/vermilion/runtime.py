@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from vermilion.choices import check_choice
 from vermilion.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class Runtime:
         Raises:
             OptionsError: a name is unknown, the device is absent, or it cannot run the precision.
         """
-        if precision not in PRECISIONS:
-            raise OptionsError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+        check_choice("precision", precision, PRECISIONS)
         place = torch_device(device)
         found = cls(place, _best_precision(place) if precision == "auto" else precision)
         if found.precision == "int8":

@@ -12,13 +12,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vermilion.asr.whisper_guard import guarded
 from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import ModelError, VermilionError
+from vermilion.languages import WHISPER_CODES, whisper_code
+from vermilion.scripts import begins_word, words_of
 from vermilion.text import join_texts
 from vermilion.transcript import Failure, Hypothesis, Recognition, Word
 
@@ -29,15 +31,9 @@ if TYPE_CHECKING:
 
     from vermilion.audio import AudioInput
 
-_CODES = (
-    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id "
-    "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si "
-    "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo zh"
-)
-WHISPER_CODES = frozenset(_CODES.split())
-_ALIASES = {"iw": "he", "jv": "jw", "fil": "tl", "nb": "no", "cmn": "zh", "yue": "zh", "in": "id", "ji": "yi"}
+_ALIASES = frozenset({"iw", "jv", "fil", "nb", "cmn", "yue", "in", "ji"})
 _LABELS = {"he": "iw"}
-LANGUAGES = WHISPER_CODES | frozenset(_ALIASES)
+LANGUAGES = WHISPER_CODES | _ALIASES
 """codes that the recogniser takes: Whisper's own and what FireRedLID calls the same languages"""
 
 WINDOW_SECONDS = 28.0
@@ -56,16 +52,8 @@ SIMPLIFIED_PROMPT = "以下是普通话的句子。"
 _TOKENS_PER_SECOND = 40  # fast speech in scripts that take three tokens a letter (Thai, Burmese)
 _MOST_TOKENS = 400  # of the 448 positions, the prompt takes some
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_UNSPACED = re.compile(f"[{_HAN}\u3005\u3040-\u30ff]")
 _WIDE_MARKS = {",": "，", "?": "？", "!": "！", ":": "：", ";": "；", ".": "。"}
 _NARROW_AFTER_HAN = re.compile(f"(?<=[{_HAN}])([,?!:;.])[ ]?(?![0-9A-Za-z])")
-
-
-def whisper_code(code: str) -> str | None:
-    """Return Whisper's code of a language: "iw" → "he", "zh mandarin" → "zh"; None if it does not know it."""
-    language = code.partition(" ")[0].casefold().replace("_", "-").partition("-")[0]
-    own = _ALIASES.get(language, language)
-    return own if own in WHISPER_CODES else None
 
 
 def label_code(code: str) -> str:
@@ -278,44 +266,44 @@ def _wide_marks(text: str, code: str) -> str:
 
 
 def _words(segment: Any, code: str, offset: float, length: float) -> list[Word]:
-    """Words of a segment with times on the recording; Chinese and Japanese by the character."""
+    """Words of a segment with times on the recording; Chinese and Japanese by the character, Thai by the syllable."""
     pieces: list[Word] = []
     for word in segment.words or []:
         start, end = (min(max(float(t) + EARLY, 0.0), length) for t in (word.start, word.end))
-        pieces += _characters(Word(str(word.word), start, max(start, end), float(word.probability)))
+        pieces += _parted(Word(str(word.word), start, max(start, end), float(word.probability)))
     return [
         Word(_wide_marks(p.text.strip(), code), round(offset + p.start, 3), round(offset + p.end, 3), p.confidence)
         for p in _joined(pieces)
     ]
 
 
-def _characters(word: Word) -> list[Word]:
+def _parted(word: Word) -> list[Word]:
     """Split "世界。" into "世" and "界。", each with its share of the time; leave other words whole."""
-    parts = re.findall(rf"\s*{_UNSPACED.pattern}[^\w\s]*|(?:(?!{_UNSPACED.pattern}).)+", word.text)
+    parts = words_of(word.text)
     if len(parts) < 2:
         return [word]
-    step = (word.end - word.start) / len(parts)
-    return [Word(p, word.start + i * step, word.start + (i + 1) * step, word.confidence) for i, p in enumerate(parts)]
+    edges = [0, *accumulate(max(1, sum(map(str.isalnum, p))) for p in parts)]
+    step = (word.end - word.start) / edges[-1]
+    times = [word.start + edge * step for edge in edges]
+    return [Word(p, a, b, word.confidence) for p, (a, b) in zip(parts, pairwise(times), strict=True)]
 
 
 def _joined(pieces: list[Word]) -> list[Word]:
-    """Put together what belongs to one word: pieces without a blank between them ("3" ",5", Thai letters)."""
+    """Put together what belongs to one word: pieces without a space between them ("3" ",5", letters of a syllable)."""
+    text, at = "".join(piece.text for piece in pieces), 0
     words: list[Word] = []
     for piece in pieces:
         bare = piece.text.strip()
+        first = at + len(piece.text) - len(piece.text.lstrip())
+        at += len(piece.text)
         if not bare:
             continue
-        separate = piece.text[0].isspace() or bool(_UNSPACED.search(bare))
-        if not words or (separate and any(c.isalnum() for c in bare)) or _ends_unspaced(words[-1], bare):
+        apart = first > 0 and (text[first - 1].isspace() or begins_word(text, first))
+        if not words or (apart and any(c.isalnum() for c in bare)):
             words.append(piece)
         else:
             words[-1] = _merged(words[-1], piece)
     return words
-
-
-def _ends_unspaced(word: Word, following: str) -> bool:
-    """Latin letters or digits right after a Chinese character begin a word of their own."""
-    return following[0].isalnum() and bool(_UNSPACED.search(word.text))
 
 
 def _merged(left: Word, right: Word) -> Word:

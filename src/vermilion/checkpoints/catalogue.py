@@ -251,6 +251,38 @@ def find(name: str, models_dir: str | Path | None = None) -> Path | None:
     return next((folder for folder in _candidates(known) if not missing_files(folder, known)), None)
 
 
+def check_models_dir(folder: Path) -> None:
+    """Refuse a models directory without any model: other models would answer in the place of those that were meant.
+
+    Raises:
+        CheckpointError: it holds none; the message says what was expected, and of a training that it is not finished.
+    """
+    published = [known for known in KNOWN if not known.packages]
+    inside = (folder / known.folder for known in published)
+    own = any(is_named(folder, known) and not missing_files(folder, known) for known in published)
+    if own or any(path.is_dir() and any(path.iterdir()) for path in inside) or _for_vllm(folder):
+        return
+    if (folder / "checkpoints").is_dir() or any((folder / name).is_file() for name in _BESIDE_WEIGHTS):
+        inner = folder / "model"
+        if inner.is_dir() and (inner / "model.pth.tar").is_file():
+            raise CheckpointError(f"{folder} is the folder of a training; its model is {inner}")
+        raise CheckpointError(
+            f"{folder} holds no weights (model.pth.tar): a training writes them when it finishes; let it go on by the "
+            "command that began it"
+        )
+    names = ", ".join(known.folder + "/" for known in published)
+    raise CheckpointError(f"{folder} holds no model; expected one of {names}, or the files of one of these models")
+
+
+_BESIDE_WEIGHTS = ("cmvn.ark", "dict.txt", "out_dict", KIND_FILE)
+"""what a training puts into its model's folder before the weights"""
+
+
+def _for_vllm(folder: Path) -> bool:
+    places = (folder, *folder.glob("*-vllm"))
+    return any((place / "preprocessor_config.json").is_file() for place in places)
+
+
 def status(models_dir: str | Path | None = None) -> list[ModelStatus]:
     """Say of every known model what is present, in the order of `KNOWN`."""
     return [_status(known, models_dir) for known in KNOWN]

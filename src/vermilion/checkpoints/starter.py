@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -151,6 +152,7 @@ def load_whisper(
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise MissingDependencyError(f"faster-whisper is not installed: {ADVICE}") from error
+    _keep_locks_in_threads()
     path = Path(folder) if folder is not None else whisper_folder()
     if not (path / _WEIGHTS).is_file():
         raise CheckpointError(f"{path} holds no {_WEIGHTS}: not a Whisper model in CTranslate2's format")
@@ -161,3 +163,13 @@ def load_whisper(
         return WhisperModel(str(path), cpu_threads=threads or 0, local_files_only=True, **settings)
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"cannot load {path} on {device} as {compute}: {error}") from error
+
+
+def _keep_locks_in_threads() -> None:
+    """Give tqdm, which faster-whisper and the hubs draw bars with, a lock of this process.
+
+    Its own is a named semaphore, which a worker that is ended hard leaves behind: Python would complain of it.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())

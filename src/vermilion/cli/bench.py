@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from vermilion.cli import STDIN
 from vermilion.cli.console import OK, Terminal
 from vermilion.cli.options import Hardware, Json, ModelsOption, Quiet
 from vermilion.cli.reading import rows_table
+from vermilion.cli.streams import input_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +46,7 @@ def bench(
 ) -> int:
     """Measure how fast each stage is on this machine, and what it could be."""
     terminal = Terminal(quiet)
-    source = sys.stdin.buffer.read() if recording == STDIN else (Path(recording) if recording else None)
+    source = input_bytes().read() if recording == STDIN else (Path(recording) if recording else None)
     with _measuring(terminal) as progress:
         report = benchmarking.benchmark(models, source, options=options, pipeline=hardware.apply(), progress=progress)
     terminal.answered(_models(report))

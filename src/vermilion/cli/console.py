@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from vermilion.cli.streams import silence, written
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -35,7 +37,7 @@ def exit_code(error: VermilionError) -> int:
         return MISSING
     if isinstance(error, errors.OptionsError | errors.FormatError | errors.UnsupportedLanguageError):
         return USAGE
-    return FAILED
+    return USAGE if isinstance(error.__cause__, FileNotFoundError) else FAILED
 
 
 def use_utf8() -> None:
@@ -78,7 +80,10 @@ class Terminal:
         self._line(f"error: {text}", "bold red")
 
     def _line(self, text: str, style: str) -> None:
-        self.err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        try:
+            self.err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        except OSError:  # nobody hears it (a full disk, a reader that has gone): the work goes on
+            silence(sys.stderr)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
@@ -96,8 +101,9 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Write a result as it is."""
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
+        with written():
+            sys.stdout.write(text if text.endswith("\n") else text + "\n")
+            sys.stdout.flush()
 
     def json(self, value: Any) -> None:
         """Write one JSON object on one line."""
@@ -105,12 +111,23 @@ class Terminal:
 
     def show(self, thing: RenderableType) -> None:
         """Write a table or styled text."""
-        self.out.print(thing, soft_wrap=isinstance(thing, str))
+        self.print(thing, soft_wrap=isinstance(thing, str))
+
+    def print(self, thing: RenderableType, **how: Any) -> None:
+        """Write what rich can show, as `rich.console.Console.print` does."""
+        with written():
+            self.out.print(thing, **how)
 
 
 def _console(stream: Any) -> Console:
     from rich.console import Console
 
+    class Plain(Console):
+        """Leaves a reader that has gone to `main`; rich would end the process."""
+
+        def on_broken_pipe(self) -> None:
+            raise
+
     # a pipe has no width: wide enough that tables are not cut
     width = None if stream.isatty() or "COLUMNS" in os.environ else 200
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return Plain(file=stream, width=width, highlight=False, markup=False, emoji=False)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from vermilion.assembly import as_error
 from vermilion.cli.console import FAILED, OK, Terminal
 from vermilion.cli.inputs import Item, expand
-from vermilion.errors import VermilionError
+from vermilion.cli.streams import check_input
+from vermilion.errors import OptionsError, VermilionError
 from vermilion.transcript import Failure
 
 R = TypeVar("R")
@@ -20,8 +21,16 @@ def recordings(arguments: Sequence[str], terminal: Terminal) -> tuple[list[Item]
 
     Returns:
         The recordings, and the exit code so far.
+
+    Raises:
+        OptionsError: there is none of them, or standard input is one and closed.
     """
     items, problems = expand(arguments)
+    absent = [item.name for item in items if item.path is not None and not item.path.exists()]
+    if len(absent) == len(items):
+        raise OptionsError("; ".join([*problems, *(f"there is no file {name}" for name in absent)]))
+    if any(item.path is None for item in items):
+        check_input()  # closed: say so before models are loaded
     for problem in problems:
         terminal.fail(problem)
     return items, FAILED if problems else OK

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vermilion.cli import STDIN
+from vermilion.cli.streams import input_bytes
 from vermilion.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Item:
     @property
     def source(self) -> AudioInput:
         """What the library reads."""
-        return sys.stdin.buffer if self.path is None else self.path
+        return input_bytes() if self.path is None else self.path
 
     @property
     def inner(self) -> Path:

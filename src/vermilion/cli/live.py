@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from vermilion.cli import STDIN
 from vermilion.cli.console import FAILED, OK, Terminal
 from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet
 from vermilion.cli.reading import stamp
+from vermilion.cli.streams import input_bytes
 from vermilion.errors import OptionsError
 from vermilion.live import EventChanged, Final, LiveEvent, LiveOptions, LiveReport, Partial, event_to_dict
 from vermilion.live.report import Delay
@@ -94,7 +94,7 @@ def _chunks(source: str | None, pace: float, rate: int, channels: int, device: s
     if source is None:
         return microphone(device)
     if source == STDIN:
-        return raw_stream(sys.stdin.buffer, rate, channels)
+        return raw_stream(input_bytes(), rate, channels)
     if not pace >= 0:
         raise OptionsError(f"pace must not be negative, got {pace}")
     return paced(Path(source), pace)
@@ -163,8 +163,7 @@ class View:
         if final.language:
             text.append(f"({final.language}{' ' + final.dialect if final.dialect else ''}) ", style="green")
         text.append(final.text)
-        self.terminal.out.print(text, soft_wrap=self.screen is None)
-        sys.stdout.flush()
+        self.terminal.print(text, soft_wrap=self.screen is None)
 
     def _below(self, partial: Partial | str) -> None:
         if self.screen is not None:

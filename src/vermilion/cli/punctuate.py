@@ -15,6 +15,7 @@ from vermilion.cli import STDIN
 from vermilion.cli.console import FAILED, OK, Terminal
 from vermilion.cli.each import named
 from vermilion.cli.options import Hardware, Json, ModelsOption, Quiet
+from vermilion.cli.streams import check_input
 from vermilion.errors import OptionsError
 
 EXAMPLES = """Examples:
@@ -38,6 +39,8 @@ def punctuate(
     """Put punctuation and casing into plain text."""
     if not texts and not file:
         raise OptionsError("give texts, --file, or - for standard input")
+    if STDIN in (texts or []):
+        check_input()
     terminal = Terminal(quiet)
     with terminal.working("loading models"):
         restorer = loading.load_restorer(models, options=hardware.apply())

@@ -121,7 +121,7 @@ class Run:
         else:
             about = f"{target.item.name}  {clock(result.duration)}  {languages(result)}".rstrip()
             self.terminal.write(f"# {about}") if self.several else self.terminal.say(about)
-            self.terminal.out.print(transcript_text(result), soft_wrap=True, end="")
+            self.terminal.print(transcript_text(result), soft_wrap=True, end="")
 
     def _interrupted(self, targets: int) -> None:
         ready = self.done + self.skipped

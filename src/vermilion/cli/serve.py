@@ -65,10 +65,12 @@ def serve(
         bool, Parameter(negative="", show_default=False, group=ACCESS, help="Let others in without keys.")
     ] = False,
     hosts: Annotated[
-        list[str] | None, Parameter(group=ACCESS, help="Further names of this server, where there are no keys.")
+        list[str] | None,
+        Parameter(consume_multiple=True, group=ACCESS, help="Further names of this server, where there are no keys."),
     ] = None,
     origins: Annotated[
-        list[str] | None, Parameter(group=ACCESS, help="Other web sites that may call, as https://example.org.")
+        list[str] | None,
+        Parameter(consume_multiple=True, group=ACCESS, help="Other web sites that may call, as https://example.org."),
     ] = None,
     models: ModelsOption = "auto",
     recognizer: Annotated[
@@ -95,14 +97,20 @@ def serve(
         str | None, Parameter(group=JOBS, help="PostgreSQL for jobs: postgresql://…; SQLite in --data without.")
     ] = None,
     job_folders: Annotated[
-        list[Path] | None, Parameter(group=JOBS, help="Folders whose files a job may name by path.")
+        list[Path] | None,
+        Parameter(consume_multiple=True, group=JOBS, help="Folders whose files a job may name by path."),
     ] = None,
     fetch_hosts: Annotated[
-        list[str] | None, Parameter(group=JOBS, help="Hosts that a job's recording may be fetched from.")
+        list[str] | None,
+        Parameter(consume_multiple=True, group=JOBS, help="Hosts that a job's recording may be fetched from."),
     ] = None,
     webhook_hosts: Annotated[
         list[str] | None,
-        Parameter(group=JOBS, help="Hosts that a job may notify (signed with VERMILION_WEBHOOK_SECRET)."),
+        Parameter(
+            consume_multiple=True,
+            group=JOBS,
+            help="Hosts that a job may notify (signed with VERMILION_WEBHOOK_SECRET).",
+        ),
     ] = None,
     keep_jobs_days: Annotated[float, Parameter(group=JOBS, help="Finished jobs are deleted after so long.")] = 7.0,
     limits: Annotated[Limits, Parameter(name="*", group=LIMITS)] = Limits(),  # noqa: B008 - frozen

@@ -25,6 +25,7 @@ from vermilion.cli.options import (
     Voice,
 )
 from vermilion.cli.run import Run
+from vermilion.cli.streams import has_output
 from vermilion.errors import OptionsError
 from vermilion.formats import SubtitleOptions
 
@@ -100,5 +101,7 @@ def _check(output: Output, wanted: list[str], items: list[Item], json: bool) -> 
         raise OptionsError("--visualize needs --output-dir (or use vermilion plot)")
     elif wanted and json:
         raise OptionsError("--json and --format both write to stdout; give --output-dir for the files")
+    elif not has_output():
+        raise OptionsError("standard output is closed; give --output-dir for files, or open it")
     elif len(wanted) > 1 or (wanted and len(items) > 1 and wanted != ["jsonl"]):
         raise OptionsError("several recordings or formats cannot share stdout; give --output-dir")

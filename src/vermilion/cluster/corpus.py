@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vermilion.cluster.provenance import Provenance
 from vermilion.cluster.rows import failure_row, nameless, row
-from vermilion.cluster.store import Form, Store, key_of
+from vermilion.cluster.store import Form, Store, check_free, key_of
 from vermilion.cluster.workers import Done, WorkerOptions, WorkerPool
 from vermilion.errors import ManifestError, VermilionError
 from vermilion.manifests import Utterance, iterate_manifest
@@ -97,7 +97,8 @@ def run_corpus(
         CheckpointError, ModelError: the models cannot be loaded.
     """
     if not Path(manifest).exists():
-        raise ManifestError(f"there is no manifest {manifest}")
+        raise ManifestError(f"there is no manifest {manifest}") from FileNotFoundError(manifest)
+    check_free(Path(folder))
     with WorkerPool(build, options.workers) as pool:
         made_by = origin(pool.models)
         settings = {"provenance": made_by.to_dict(), "form": options.form, "redact": options.redact}

@@ -48,6 +48,26 @@ def key_of(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(bytes_of(name), digest_size=8).digest(), "little")
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that another process writes to, before models are loaded for it.
+
+    Raises:
+        OptionsError: one does.
+        FormatError: it cannot be written.
+    """
+    if not (folder / LOCK).exists():
+        return
+    with _writing(folder):
+        try:
+            with FileLock(folder / LOCK).acquire(timeout=0):
+                return
+        except Timeout as error:
+            raise OptionsError(_TAKEN.format(folder=folder)) from error
+
+
+_TAKEN = "another process is writing to {folder}; wait for it or name another folder"
+
+
 class Store:
     """Rows of a corpus job in a folder that belongs to one process at a time."""
 
@@ -72,8 +92,7 @@ class Store:
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
-                what = f"another process is writing to {folder}; wait for it or name another folder"
-                raise OptionsError(what) from error
+                raise OptionsError(_TAKEN.format(folder=folder)) from error
             try:
                 self._check(dict(settings))
                 self.done: set[int] = set()

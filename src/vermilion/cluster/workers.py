@@ -23,7 +23,7 @@ from vermilion.audio import Recording
 from vermilion.audio.isolation import DecoderDied
 from vermilion.cluster.reading import Decoder, Reader, decoded
 from vermilion.errors import AudioError, ManifestError, ModelError, VermilionError
-from vermilion.lid.labels import DIALECTS, LANGUAGES
+from vermilion.languages import fireredlid_label
 from vermilion.manifests import Utterance
 from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
@@ -412,8 +412,4 @@ def _through(
 
 def spoken(utterance: Utterance) -> str | None:
     """The language that a manifest names, where it is a code that we know: it is not identified then."""
-    head, _, dialect = (utterance.language or "").strip().lower().partition(" ")
-    code = head.replace("_", "-").partition("-")[0]
-    if code not in LANGUAGES:
-        return None
-    return f"{code} {dialect}" if dialect in DIALECTS else code
+    return fireredlid_label(utterance.language)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vermilion.choices import check_choice
 from vermilion.errors import OptionsError
 
 Weights = Literal["full", "int8", "int4"]
@@ -48,8 +49,7 @@ class DecodingOptions:
     """longer audio is cut at its quietest points and joined again (the model's advised limit)"""
 
     def __post_init__(self) -> None:
-        if self.search not in SEARCHES:
-            raise OptionsError(f"search must be one of {', '.join(SEARCHES)}, not {self.search!r}")
+        check_choice("search", self.search, SEARCHES)
         if self.beam_size < 1:
             raise OptionsError(f"beam_size must be at least 1, not {self.beam_size}")
         if not 1 <= self.nbest <= self.beam_size:
@@ -96,10 +96,8 @@ class LlmOptions:
     """names and terms that may occur; the model was trained without such a line, so use it with care"""
 
     def __post_init__(self) -> None:
-        if self.engine not in ("transformers", "vllm"):
-            raise OptionsError(f"engine must be transformers or vllm, not {self.engine!r}")
-        if self.weights not in ("full", "int8", "int4"):
-            raise OptionsError(f"weights must be full, int8 or int4, not {self.weights!r}")
+        check_choice("engine", self.engine, ("transformers", "vllm"))
+        check_choice("weights", self.weights, ("full", "int8", "int4"))
         if self.url and self.engine != "vllm":
             raise OptionsError("url is the address of a vLLM server: choose the engine vllm")
         if self.url and self.context:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from vermilion.languages import lenient
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 
 Level = Literal["language", "dialect", "full"]
@@ -18,8 +19,6 @@ Level = Literal["language", "dialect", "full"]
 full = both words of the label"""
 NOTHING = "(none)"
 """how confusions name a recording that got no label"""
-ALIASES = MappingProxyType({"cmn": "zh", "fil": "tl", "he": "iw", "jv": "jw", "nb": "no"})
-"""codes of test sets → the model's"""
 _FLEURS = """
 af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn cs_cz cy_gb da_dk de_de
 el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph fr_fr ga_ie gl_es gu_in ha_ng he_il hi_in hr_hr hu_hu hy_am id_id
@@ -111,16 +110,12 @@ def score(pairs: Iterable[tuple[str, str | None]], level: Level = "language") ->
 
 
 def canonical(label: str) -> str:
-    """A label in the model's codes: aliases replaced, a region or script dropped, a bare dialect put under zh.
+    """A label in the model's codes (`vermilion.languages.canonical`); one that is not known stays, in lower case.
 
     Args:
         label: "en", "en-US", "cmn", "zh yue", "yue", "he".
     """
-    first, _, dialect = label.strip().replace("_", "-").partition(" ")
-    code = first.partition("-")[0].lower()
-    if code in DIALECTS and code not in LANGUAGES:
-        return f"zh {code}"
-    return " ".join(filter(None, (ALIASES.get(code, code), dialect.strip().lower())))
+    return lenient(label) or label.strip().lower()
 
 
 def reduced(label: str, level: Level) -> str:
@@ -135,7 +130,7 @@ def fleurs_language(configuration: str) -> str | None:
     """The model's code of a FLEURS configuration ("cmn_hans_cn" → "zh"); None if FLEURS-82 leaves it out."""
     code = configuration.partition("_")[0]
     known = configuration in FLEURS_CONFIGURATIONS and code not in _NOT_IN_FLEURS_82
-    return ALIASES.get(code, code) if known else None
+    return lenient(code) if known else None
 
 
 def common_voice_language(locale: str) -> str | None:

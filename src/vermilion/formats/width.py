@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from vermilion.scripts import is_syllabic, may_cut
+
 CLAUSE_MARKS = frozenset("，。、；：？！,.;:?!…،؛؟।॥")
 _MAY_START = frozenset("#@&*/\\¿¡†‡§¶•")  # category Po, yet they stand before their word
 _QUOTES = frozenset("\"'")
 _SMALL_KANA = frozenset("ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶーゝゞ々〻")
 _PUNCTUATION_BONUS = 8  # columns of imbalance that a line end after a mark is worth
-# Thai to Tibetan, Burmese, Khmer: written without blanks; and Hangul, whose words are kept whole while they fit
-_CUTTABLE = ((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1100, 0x11FF), (0x1780, 0x17FF), (0xAC00, 0xD7A3))
 
 
 def clean(text: str) -> str:
@@ -55,13 +55,13 @@ def atoms(text: str, limit: int) -> list[Atom]:
 
     Lines may end at blanks and beside Chinese and Japanese characters; never inside a word written with blanks, before
     a closing mark, or after an opening one. A piece of a script without blanks (Thai, Khmer, …) that is wider than
-    `limit` columns is cut between its characters.
+    `limit` columns is cut between its syllables, a longer word of Hangul between its own.
     """
     cuts = [0, *(i for i in range(1, len(text)) if _may_break(text, i)), len(text)]
     pieces: list[Atom] = []
     for a, b in pairwise(cuts):
         if display_width(text[a:b].rstrip()) > limit:
-            inner = [i for i in range(a + 1, b) if _may_cut(text, i)]
+            inner = [i for i in range(a + 1, b) if _may_cut_inside(text, i)]
             edges = _packed(text, [a, *inner, b], limit)
         else:
             edges = [a, b]
@@ -152,15 +152,9 @@ def _may_end_line(character: str) -> bool:
     return unicodedata.category(character) not in {"Ps", "Pi"} and character not in "¿¡"
 
 
-def _joined(left: str, right: str) -> bool:
-    """Whether two characters make one visible sign: combining marks, emoji sequences, invisible joiners."""
-    attached = unicodedata.category(right) in {"Mn", "Mc", "Me", "Cf"} or 0x1F3FB <= ord(right) <= 0x1F3FF
-    return attached or unicodedata.category(left) == "Cf"
-
-
 def _may_break(text: str, i: int) -> bool:
     left, right = text[i - 1], text[i]
-    if right == " " or _joined(left, right) or not may_start_line(right):
+    if right == " " or not may_cut(text, i) or not may_start_line(right):
         return False
     if left == " ":
         return _may_end_line(text[i - 2]) if i >= 2 else True
@@ -172,14 +166,18 @@ def _may_break(text: str, i: int) -> bool:
 
 
 def _breaks_beside(character: str) -> bool:
-    hangul = 0x1100 <= ord(character) <= 0x11FF or 0xAC00 <= ord(character) <= 0xD7A3
-    return unicodedata.east_asian_width(character) in "WF" and not hangul
+    return unicodedata.east_asian_width(character) in "WF" and not _is_hangul(character)
 
 
-def _may_cut(text: str, i: int) -> bool:
-    if _joined(text[i - 1], text[i]) or not may_start_line(text[i]) or text[i] == " ":
-        return False
-    return all(any(a <= ord(c) <= b for a, b in _CUTTABLE) for c in text[i - 1 : i + 1])
+def _is_hangul(character: str) -> bool:
+    return 0x1100 <= ord(character) <= 0x11FF or 0xAC00 <= ord(character) <= 0xD7A3
+
+
+def _may_cut_inside(text: str, i: int) -> bool:
+    """Whether a piece that is too long for a line may be cut here: scripts without spaces, and long words of Hangul."""
+    pair = text[i - 1 : i + 1]
+    cuttable = all(map(is_syllabic, pair)) or all(map(_is_hangul, pair))
+    return cuttable and may_start_line(text[i]) and may_cut(text, i)
 
 
 def _packed(text: str, edges: list[int], limit: int) -> list[int]:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-_UNIT = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+)")
-
-
-def units_of(text: str) -> list[str]:
-    """Words (Chinese and Japanese: characters), each with the blanks in front of it."""
-    return _UNIT.findall(text)
+from vermilion.scripts import words_of as units_of
 
 
 def plain(unit: str) -> str:

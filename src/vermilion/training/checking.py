@@ -6,7 +6,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE, iter_blocks
 from vermilion.errors import AudioError, ManifestError, OptionsError
-from vermilion.lid.labels import DIALECTS, LANGUAGES
+from vermilion.languages import fireredlid_label
 from vermilion.manifests import BYTES, Utterance
 from vermilion.training.conversion import iterate_any
 from vermilion.training.parallel import Report, in_order
@@ -292,8 +292,6 @@ def _text_faults(utterance: Utterance, options: CheckOptions) -> Iterator[Fault]
 
 
 def _language_faults(utterance: Utterance) -> Iterator[Fault]:
-    """`zh`, `zh mandarin` and a dialect alone are known."""
-    parts: Sequence[str] = (utterance.language or "").split()
-    known = not parts or (len(parts) == 1 and (parts[0] in LANGUAGES or parts[0] in DIALECTS))
-    if not known and not (len(parts) == 2 and parts[0] == "zh" and parts[1] in DIALECTS):
+    """What a training of the language identifier would refuse."""
+    if utterance.language and fireredlid_label(utterance.language) is None:
         yield Fault(utterance.id, "language", repr(utterance.language))

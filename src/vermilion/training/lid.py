@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
 from vermilion.errors import CheckpointError, TrainingError
+from vermilion.languages import fireredlid_label
 from vermilion.lid.labels import DIALECTS, LANGUAGES
 from vermilion.manifests import Utterance, read_manifest
 from vermilion.training.aed import (
@@ -68,14 +69,13 @@ def label_of(utterance: Utterance) -> list[str]:
     Raises:
         TrainingError: a code is not one of FireRedLID's.
     """
-    labels = (utterance.language or "").split()
-    known = labels and labels[0] in LANGUAGES and len(labels) <= 2
-    if not known or (len(labels) == 2 and (labels[0] != "zh" or labels[1] not in DIALECTS)):
+    label = fireredlid_label(utterance.language)
+    if label is None:
         raise TrainingError(
             f"{utterance.id} has the language {utterance.language!r}; expected one of {', '.join(list(LANGUAGES)[:6])} "
             f'… (vermilion.lid.labels), or "zh" and one of {", ".join(DIALECTS)}'
         )
-    return labels
+    return label.split()
 
 
 def label_set(labels: Sequence[Sequence[str]]) -> list[str]:

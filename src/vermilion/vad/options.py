@@ -64,9 +64,9 @@ class VadOptions(SegmentationOptions):
         """Options by name.
 
         Args:
-            name: "default" = what the pipeline uses: no preset gave measurably fewer errors in words, and it cuts fewest
-                segments (benchmarks/real/RESULTS.md); "tight" = fewest wrong frames, for timelines rather than recognition:
-                every pause is one; "published" = the defaults of the published library, which are also those
+            name: "default" = what the pipeline uses: no preset gave measurably fewer errors in words, and it cuts the
+                fewest segments (benchmarks/real/RESULTS.md); "tight" = fewest wrong frames, for timelines rather than
+                recognition: every pause is one; "published" = the defaults of the published library, which are also those
                 of this class; "cli" = those of the published command line of the whole system.
 
         Raises:

@@ -13,6 +13,7 @@ from vermilion.audio import SAMPLE_RATE, describe, load_audio
 from vermilion.decoding.options import DecodingOptions
 from vermilion.errors import CheckpointError, MissingDependencyError, ModelError, OptionsError, VermilionError
 from vermilion.evaluation.peers.detectors import NONE
+from vermilion.languages import lenient
 from vermilion.lid.labels import LANGUAGES
 from vermilion.transcript import Failure, LanguageResult, Recognition, Span, VadResult, Word
 
@@ -180,10 +181,7 @@ class QwenRecognizer:
 
 def language_code(name: str | None) -> str | None:
     """ "Chinese" or "Chinese,English" → "zh": the code of the first language named, None if unknown."""
-    first = (name or "").partition(",")[0].strip().casefold()
-    if first == "cantonese":
-        return "zh yue"
-    return next((code for code, (english, _) in LANGUAGES.items() if english.casefold() == first), None)
+    return lenient((name or "").partition(",")[0])
 
 
 class SherpaRecognizer:
