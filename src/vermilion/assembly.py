@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vermilion.errors import ModelError, VermilionError
+from vermilion.nonspeech import Shares
 from vermilion.transcript import (
     Event,
     EventResult,
@@ -41,6 +42,8 @@ class Unit:
     recognition: Recognition | None = None
     sentences: list[Sentence] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    sounds: Shares | None = None
+    """what the event detector hears in it, if there is one"""
     restored: bool = False
     """an earlier run finished it"""
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from vermilion.assembly import Job, Unit, events_of, guarded, isolated, languages_of, placed, utterance_id, whole
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
-from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.flags import NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.nonspeech import OnNoise, OnSound, SoundPolicy, shares_of, silence_warning
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
@@ -92,6 +93,10 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
+ON_SOUND: tuple[OnSound, ...] = ("keep", "mark", "drop")
+ON_NOISE: tuple[OnNoise, ...] = ("keep", "drop")
+
+
 @dataclass(frozen=True)
 class PipelineOptions:
     """What the pipeline does; `load` also reads the choice of models from here."""
@@ -112,6 +117,13 @@ class PipelineOptions:
     """auto = segments in a language that the recogniser does not cover go to the fallback recogniser"""
     route_confidence: float = 0.5
     """least confidence of the identified language for routing"""
+    on_music: OnSound = "mark"
+    """segments of music without speech: keep = recognised as if it were speech; mark = text that the recogniser doubts
+    is dropped, other text over music is flagged; drop = no words, they are not recognised"""
+    on_singing: OnSound = "mark"
+    """the same for segments in which people sing rather than speak"""
+    on_noise: OnNoise = "drop"
+    """text that the recogniser doubts, in other segments that seem to hold no speech: keep, or drop"""
     language: str | None = None
     """language of all recordings where the caller knows it (identification is then skipped)"""
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -140,6 +152,9 @@ class PipelineOptions:
             raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
         if self.recognizer not in ("auto", "aed", "llm", "whisper"):
             raise OptionsError(f"recognizer must be auto, aed, llm or whisper, not {self.recognizer!r}")
+        for name, known in (("on_music", ON_SOUND), ("on_singing", ON_SOUND), ("on_noise", ON_NOISE)):
+            if getattr(self, name) not in known:
+                raise OptionsError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
         if self.threads < 0:
             raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
@@ -178,6 +193,7 @@ class Pipeline:
         self.restorer = restorer if self.options.punctuation else None
         self.event_detector = event_detector if self.options.events else None
         self.fallback = fallback if self.options.route == "auto" else None
+        self.sounds = SoundPolicy(self.options.on_music, self.options.on_singing, self.options.on_noise)
 
     def models(self) -> dict[str, str]:
         """Names of the models that answer, by stage."""
@@ -323,20 +339,26 @@ class Pipeline:
             detection = guarded(self.detector.detect, audio)
             job.detections.append(detection)
             segments = detection.segments
-        job.units.extend(Unit(job, recording, span) for span in segments)
+        units = [Unit(job, recording, span) for span in segments]
+        job.units.extend(units)
         if self.event_detector is not None:
             try:
-                job.events.extend(events_of(guarded(self.event_detector.detect, audio)))
+                events = guarded(self.event_detector.detect, audio)
             except VermilionError as error:  # the transcript is worth having without its events
                 job.failures.append(Failure(recording.name, error, "events"))
+                return
+            job.events.extend(events_of(events))
+            for unit in units:
+                unit.sounds = shares_of(events, unit.span)
 
     # ---- middle: segments → languages, words, sentences
 
     def _run(self, units: list[Unit], report: ProgressCallback) -> None:
-        for batch in self._batches(units):
+        heard = [unit for unit in units if not self._refused(unit)]
+        for batch in self._batches(heard):
             self._identify(batch)
         if self.recognizer is not None:
-            for recognizer, share in self._routes(units):
+            for recognizer, share in self._routes(heard):
                 for batch in self._batches(share):
                     self._recognize(recognizer, batch)
                     _count(batch, report)
@@ -344,6 +366,12 @@ class Pipeline:
                     self._punctuate([u for u in share if u.sentences])
         for unit in units:
             unit.job.waiting -= 1
+
+    def _refused(self, unit: Unit) -> bool:
+        """Flag a segment that is to give no words, whatever is sung in it."""
+        flags = self.sounds.refused(unit.sounds) if self.recognizer is not None else []
+        unit.flags.extend(flags)
+        return bool(flags)
 
     def _batches(self, units: list[Unit]) -> list[list[Unit]]:
         lengths = [u.span.duration for u in units]
@@ -398,7 +426,11 @@ class Pipeline:
             if isinstance(result, Recognition):
                 unit.recognition = result
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
-                unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
+                unit.flags.extend(flag for flag in self.sounds.marks(unit.sounds) if flag not in unit.flags)
+                if self.sounds.doubted(result, unit.sounds):
+                    _silence(unit)
+                else:
+                    unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
 
     def _punctuate(self, units: list[Unit]) -> None:
         if self.restorer is None:
@@ -467,6 +499,7 @@ class Pipeline:
             found.append("the recording is empty")
         elif self.detector is not None and not units:
             found.append("no speech was found")
+        found += silence_warning(units)
         foreign = {u.language.language for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.language}
         if foreign:
             found.append(
@@ -504,8 +537,14 @@ def _count(batch: list[Unit], report: ProgressCallback) -> None:
     """Report how far each recording of the batch has come."""
     for job in {id(u.job): u.job for u in batch}.values():
         total = sum(u.span.duration for u in job.units)
-        done = sum(u.span.duration for u in job.units if u.recognition is not None)
+        done = sum(u.span.duration for u in job.units if u.recognition is not None or NO_SPEECH in u.flags)
         report(Progress(job.source, "asr", job.duration * done / total if total else job.duration, job.duration))
+
+
+def _silence(unit: Unit) -> None:
+    """Leave a segment without words; a language that nobody speaks and a remark on lost text are none."""
+    unit.language = None
+    unit.flags = [flag for flag in unit.flags if flag not in (NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE)] + [NO_SPEECH]
 
 
 def _plain_sentences(unit: Unit, recognition: Recognition, punctuated: bool) -> list[Sentence]:

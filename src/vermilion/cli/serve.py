@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from vermilion.cli.console import OK, Terminal
-from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search
+from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search, Sounds
 from vermilion.errors import MissingDependencyError
 from vermilion.pipeline import PipelineOptions
 from vermilion.server.building import LoadModels
@@ -108,11 +108,12 @@ def serve(
     log_text: Annotated[
         bool, Parameter(negative="", show_default=False, group=OUTPUT, help="Write transcripts into the log.")
     ] = False,
+    sounds: Sounds = Sounds(),  # noqa: B008 - frozen
     quiet: Quiet = False,
 ) -> int:
     """Serve transcription over HTTP and WebSockets, with a web page."""
     folder = data or state_folder()
-    pipeline = hardware.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain()))
+    pipeline = hardware.apply(sounds.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain())))
     options = ServerOptions(
         models=LoadModels(models, pipeline),
         engines=_on_ray(address, replicas, hardware) if engine == "ray" else None,
