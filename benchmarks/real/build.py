@@ -267,7 +267,7 @@ def event_set(places: Places) -> list[Utterance]:
 
 def nospeech_set(places: Places) -> list[Utterance]:
     """An hour of music, effects, animals, noise and silence, by sounds.py."""
-    pieces = music(places, sounds.SECONDS, {name: sounds.MUSIC for name in MUSIC_STYLES})
+    pieces = music(places, sounds.SECONDS, dict.fromkeys(MUSIC_STYLES, sounds.MUSIC))
     by_style = [[p for p in pieces if p[0].startswith(style)] for style in MUSIC_STYLES]
     mixed = [style[i] for i in range(sounds.MUSIC) for style in by_style if i < len(style)]
     effects = [load_audio(path) for path in effect_files(places, sounds.HEDGEWARS, sounds.WESNOTH)]

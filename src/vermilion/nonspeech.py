@@ -31,7 +31,7 @@ UNSURE = -0.97
 knows lies around -0.3, what it wrote for sounds at -0.99 and below)"""
 UNSURE_SUNG = -0.75
 """the same where the event detector hears singing as well: a buzz of one pitch is that to it, and words to Whisper"""
-SILENT, SILENT_LITTLE = 0.25, 0.12
+SILENT, SILENT_LITTLE = 0.27, 0.12
 """the recogniser's own probability of silence from which doubted text is dropped; the second where the event detector
 is not sure of speech either"""
 
