@@ -1,7 +1,7 @@
 """Segments that hold no speech: what the event detector hears in them, and how far the recogniser doubts its own text.
 
 The limits were chosen on benchmarks/real (RESULTS.md there, "Nobody speaks"), so that an hour of music, noise and
-silence gives no words and no words of the recordings of speech are lost. Neither witness is believed alone: an event
+silence gives no words and as little as possible of the recordings of speech is lost. Neither witness is believed alone: an event
 detector overlooks speech under loud music, and a recogniser doubts much that is said in languages it knows badly.
 """
 
@@ -27,8 +27,8 @@ LITTLE = 0.15
 MUCH = 0.8
 """share of speech from which the event detector is taken for sure"""
 UNSURE = -0.97
-"""mean log-probability of tokens below which a recogniser doubts its text (Whisper-base: speech in languages that it
-knows lies around -0.3, what it wrote for sounds at -0.99 and below)"""
+"""mean log-probability of tokens below which a recogniser doubts its text (what Whisper-base wrote for sounds lies at
+-0.99 and below, but for the buzz of a bee; so does speech in languages that it took for others)"""
 UNSURE_SUNG = -0.75
 """the same where the event detector hears singing as well: a buzz of one pitch is that to it, and words to Whisper"""
 SILENT, SILENT_LITTLE = 0.27, 0.12
