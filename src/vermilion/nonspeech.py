@@ -1,8 +1,9 @@
 """Segments that hold no speech: what the event detector hears in them, and how far the recogniser doubts its own text.
 
 The limits were chosen on benchmarks/real (RESULTS.md there, "Nobody speaks"), so that an hour of music, noise and
-silence gives no words and as little as possible of the recordings of speech is lost. Neither witness is believed alone: an event
-detector overlooks speech under loud music, and a recogniser doubts much that is said in languages it knows badly.
+silence gives no words and as little as possible of the recordings of speech is lost. Neither witness is believed alone:
+an event detector overlooks speech under loud music, and a recogniser doubts much that is said in languages it knows
+badly.
 """
 
 from __future__ import annotations
