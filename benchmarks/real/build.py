@@ -22,6 +22,7 @@ from pathlib import Path
 import conversation
 import numpy as np
 import soundfile
+import sounds
 import texts
 import timeline
 import words
@@ -148,17 +149,21 @@ def syllable_strings(places: Places, count: int) -> Iterator[Samples]:
 
 def noises(places: Places) -> list[Samples]:
     """Sound effects and ambience without voices."""
+    return [load_audio(path) for path in effect_files(places, HEDGEWARS_NOISE, WESNOTH_NOISE)]
+
+
+def effect_files(places: Places, hedgewars: str, wesnoth: str) -> list[Path]:
+    """Sounds of the two games by name."""
     hedgehogs = {p.stem: p for p in places.files("hedgewars-data", "*.ogg") if p.parent.name == "Sounds"}
-    wesnoth = places.files("wesnoth-1.16-data", "*.ogg")
-    found = [hedgehogs[name] for name in HEDGEWARS_NOISE.split() if name in hedgehogs]
-    found += [p for p in wesnoth if any(str(p).endswith(f"core/sounds/{name}.ogg") for name in WESNOTH_NOISE.split())]
-    return [load_audio(path) for path in found]
+    found = [hedgehogs[name] for name in hedgewars.split() if name in hedgehogs]
+    ends = tuple(f"core/sounds/{name}.ogg" for name in wesnoth.split())
+    return found + [p for p in places.files("wesnoth-1.16-data", "*.ogg") if str(p).endswith(ends)]
 
 
-def music(places: Places, seconds: float) -> list[tuple[str, Samples]]:
-    """Stretches out of the middle of pieces of three styles."""
+def music(places: Places, seconds: float, styles: dict[str, int] | None = None) -> list[tuple[str, Samples]]:
+    """Stretches out of the middle of pieces, as many of each style as wanted."""
     found = []
-    for package, most in MUSIC_STYLES.items():
+    for package, most in (styles or MUSIC_STYLES).items():
         pieces = {p.stem: p for p in places.packages[package].rglob("*") if p.suffix in (".ogg", ".opus", ".g722")}
         taken = 0
         for name in texts.ranked(pieces):
@@ -262,6 +267,22 @@ def event_set(places: Places) -> list[Utterance]:
     return rows
 
 
+def nospeech_set(places: Places) -> list[Utterance]:
+    """An hour of music, effects, animals, noise and silence, by sounds.py."""
+    pieces = music(places, sounds.SECONDS, dict.fromkeys(MUSIC_STYLES, sounds.MUSIC))
+    by_style = [[p for p in pieces if p[0].startswith(style)] for style in MUSIC_STYLES]
+    mixed = [style[i] for i in range(sounds.MUSIC) for style in by_style if i < len(style)]
+    effects = [load_audio(path) for path in effect_files(places, sounds.HEDGEWARS, sounds.WESNOTH)]
+    prompts = places.files("asterisk-core-sounds-en-g722", "*.g722")
+    animals = np.concatenate([load_audio(p) for p in prompts if p.stem in sounds.ANIMALS])
+    rows = []
+    for sound in sounds.hour(mixed, effects, animals):
+        audio = write_wave(places.out / "nospeech" / f"{sound.name}.wav", sound.samples)
+        extra = {"condition": sound.condition, "segments": []}
+        rows.append(Utterance(sound.name, audio, 0.0, len(sound.samples) / RATE, "", None, None, extra))
+    return rows
+
+
 def recorded(
     places: Places,
     folder: str,
@@ -322,6 +343,7 @@ def build(places: Places, say: Callable[[str], None]) -> None:
     sets: dict[str, Callable[[], Sequence[Utterance]]] = {
         "vad": lambda: vad_set(places),
         "events": lambda: event_set(places),
+        "nospeech": lambda: nospeech_set(places),
         "lid": lambda: lid_set(places),
         **{f"asr-{language}": lambda language=language: asr_set(places, language) for language in LANGUAGES},
         **words.sets(places),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vermilion.errors import ModelError, VermilionError
+from vermilion.nonspeech import Shares
 from vermilion.transcript import (
     Event,
     EventResult,
@@ -43,6 +44,8 @@ class Unit:
     flags: list[str] = field(default_factory=list)
     peak: float | None = None
     """largest amplitude of its samples, once it is recognised"""
+    sounds: Shares | None = None
+    """what the event detector hears in it, if there is one"""
     restored: bool = False
     """an earlier run finished it"""
 
@@ -164,6 +167,7 @@ def segmentation_state(job: Job) -> dict[str, Any] | None:
         return None
     return {
         "segments": [[u.recording.channel, u.span.start, u.span.end] for u in job.units],
+        "sounds": [astuple(u.sounds) if u.sounds is not None else None for u in job.units],
         "events": [[e.label, e.start, e.end] for e in job.events],
     }
 
@@ -172,6 +176,8 @@ def restore_segmentation(job: Job, state: dict[str, Any]) -> None:
     """Give a recording what `segmentation_state` kept of it."""
     channels = {recording.channel: recording for recording in job.recordings}
     job.units = [Unit(job, channels[channel], Span(start, end)) for channel, start, end in state["segments"]]
+    for unit, shares in zip(job.units, state.get("sounds", ()), strict=False):
+        unit.sounds = Shares(*shares) if shares is not None else None
     job.events = [Event(label, start, end) for label, start, end in state["events"]]
 
 

@@ -26,8 +26,9 @@ from vermilion.assembly import (
 from vermilion.choices import check_choice, check_device
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import Cancelled, OptionsError, VermilionError
-from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.flags import NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE
 from vermilion.languages import WHISPER_CODES, known_language, name_of
+from vermilion.nonspeech import OnNoise, OnSound, SoundPolicy, shares_of, silence_warning
 from vermilion.remarks import peak_of, speech_flags, speech_warnings, transcript_flags
 from vermilion.runtime import PRECISIONS
 from vermilion.scheduling import ahead, pack, windows
@@ -114,6 +115,10 @@ FALLBACK_HINT = 'pip install "vermilion[starter]" adds a recogniser for it'
 ProgressCallback = Callable[[Progress], None]
 
 
+ON_SOUND: tuple[OnSound, ...] = ("keep", "mark", "drop")
+ON_NOISE: tuple[OnNoise, ...] = ("keep", "drop")
+
+
 @dataclass(frozen=True)
 class PipelineOptions:
     """What the pipeline does; `load` also reads the choice of models from here."""
@@ -134,6 +139,13 @@ class PipelineOptions:
     """auto = segments in a language that the recogniser does not cover go to the fallback recogniser"""
     route_confidence: float = 0.5
     """least confidence of the identified language for routing"""
+    on_music: OnSound = "mark"
+    """segments of music without speech: keep = recognised as if it were speech; mark = text that the recogniser doubts
+    is dropped, other text over music is flagged; drop = no words, they are not recognised"""
+    on_singing: OnSound = "mark"
+    """the same for segments in which people sing rather than speak"""
+    on_noise: OnNoise = "drop"
+    """text that the recogniser doubts, in other segments that seem to hold no speech: keep, or drop"""
     language: str | None = None
     """language of all recordings where the caller knows it (identification is then skipped): anything that
     `vermilion.languages.canonical` reads, which is what it becomes; None or "auto" = identified"""
@@ -166,6 +178,8 @@ class PipelineOptions:
         check_choice("precision", self.precision, PRECISIONS)
         check_device(self.device)
         object.__setattr__(self, "language", known_language(self.language))
+        for name, known in (("on_music", ON_SOUND), ("on_singing", ON_SOUND), ("on_noise", ON_NOISE)):
+            check_choice(name, getattr(self, name), known)
         if self.threads < 0:
             raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
@@ -207,6 +221,7 @@ class Pipeline:
         self.event_detector = event_detector if self.options.events else None
         self.fallback = fallback if self.options.route == "auto" else None
         self.fallback_hint = fallback_hint
+        self.sounds = SoundPolicy(self.options.on_music, self.options.on_singing, self.options.on_noise)
 
     def models(self) -> dict[str, str]:
         """Names of the models that answer, by stage."""
@@ -302,7 +317,7 @@ class Pipeline:
         """
         duration = max((r.duration for r in recordings), default=0.0)
         job = Job(name, utterance_id(name), recordings, duration, known_language(language) or self.options.language)
-        stages = (self.detector is not None) + (events and self.event_detector is not None)
+        stages = (self.detector is not None) + self._detects_events(events)
         watch = Watch(progress, sum(r.duration for r in recordings) * stages)
         try:
             for recording in recordings:
@@ -372,21 +387,33 @@ class Pipeline:
             job.detections.append(detection)
             segments = detection.segments
             watch.add(recording.duration)
-        job.units.extend(Unit(job, recording, span) for span in segments)
-        if events and self.event_detector is not None:
-            try:
-                job.events.extend(events_of(guarded(watch.through(self.event_detector), audio)))
-                watch.add(recording.duration)
-            except VermilionError as error:  # the transcript is worth having without its events
-                job.failures.append(Failure(recording.name, error, "events"))
+        units = [Unit(job, recording, span) for span in segments]
+        job.units.extend(units)
+        if self.event_detector is None or not self._detects_events(events):
+            return
+        try:
+            found = guarded(watch.through(self.event_detector), audio)
+            watch.add(recording.duration)
+        except VermilionError as error:  # the transcript is worth having without its events
+            job.failures.append(Failure(recording.name, error, "events"))
+            return
+        if events:
+            job.events.extend(events_of(found))
+        for unit in units:
+            unit.sounds = shares_of(found, unit.span)
+
+    def _detects_events(self, shown: bool) -> bool:
+        """Whether music and singing are looked for: to be shown, or to judge what is no speech."""
+        return self.event_detector is not None and (shown or self.sounds.needs_events)
 
     # ---- middle: segments → languages, words, sentences
 
     def _run(self, units: list[Unit], report: ProgressCallback) -> None:
-        for batch in self._batches(units):
+        heard = [unit for unit in units if not self._refused(unit)]
+        for batch in self._batches(heard):
             self._identify(batch)
         if self.recognizer is not None:
-            for recognizer, share in self._routes(units):
+            for recognizer, share in self._routes(heard):
                 for batch in self._batches(share):
                     self._recognize(recognizer, batch)
                     _count(batch, report)
@@ -394,6 +421,12 @@ class Pipeline:
                     self._punctuate([u for u in share if u.sentences])
         for unit in units:
             unit.job.waiting -= 1
+
+    def _refused(self, unit: Unit) -> bool:
+        """Flag a segment that is to give no words, whatever is sung in it."""
+        flags = self.sounds.refused(unit.sounds) if self.recognizer is not None else []
+        unit.flags.extend(flags)
+        return bool(flags)
 
     def _batches(self, units: list[Unit]) -> list[list[Unit]]:
         lengths = [u.span.duration for u in units]
@@ -451,6 +484,10 @@ class Pipeline:
                 unit.recognition = result
                 unit.peak = peak_of(unit.audio()[0])
                 unit.flags.extend(flag for flag in result.flags if flag not in unit.flags)
+                unit.flags.extend(flag for flag in self.sounds.marks(unit.sounds) if flag not in unit.flags)
+                if self.sounds.doubted(result, unit.sounds):
+                    _silence(unit)
+                    continue
                 if self.detector is not None:
                     unit.flags.extend(flag for flag in speech_flags(unit) if flag not in unit.flags)
                 unit.sentences = _plain_sentences(unit, result, getattr(recognizer, "punctuates", False))
@@ -524,6 +561,7 @@ class Pipeline:
             found.append("no speech was found")
         elif self.detector is not None and self.recognizer is not None:
             found += speech_warnings(units)
+        found += silence_warning(units)
         foreign = {u.language.language for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.language}
         return [*found, self._uncovered(units, foreign)] if foreign else found
 
@@ -576,8 +614,14 @@ def _count(batch: list[Unit], report: ProgressCallback) -> None:
     """Report how far each recording of the batch has come."""
     for job in {id(u.job): u.job for u in batch}.values():
         total = sum(u.span.duration for u in job.units)
-        done = sum(u.span.duration for u in job.units if u.recognition is not None)
+        done = sum(u.span.duration for u in job.units if u.recognition is not None or NO_SPEECH in u.flags)
         report(Progress(job.source, "asr", job.duration * done / total if total else job.duration, job.duration))
+
+
+def _silence(unit: Unit) -> None:
+    """Leave a segment without words; a language that nobody speaks and a remark on lost text are none."""
+    unit.language = None
+    unit.flags = [flag for flag in unit.flags if flag not in (NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE)] + [NO_SPEECH]
 
 
 def _plain_sentences(unit: Unit, recognition: Recognition, punctuated: bool) -> list[Sentence]:

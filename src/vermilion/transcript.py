@@ -91,6 +91,10 @@ class Recognition:
     """name of the model that answered"""
     flags: list[str] = field(default_factory=list)
     """machine-readable remarks on the text, e.g. "repetition" (`vermilion.flags`)"""
+    log_probability: float | None = None
+    """mean over the tokens, never calibrated; None = `tokens` tell it, or nothing does"""
+    no_speech: float | None = None
+    """the recogniser's own probability that nobody speaks, if it tells"""
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,8 @@ class WhisperRecognizer:
         words = [w for start, length, segment in heard for w in _words(segment, code, start, length)]
         confidence = _confidence([segment for _, _, segment in heard])
         best = [Hypothesis(text, confidence)] if text else []
-        return Recognition(text, confidence, [], words, best, label_code(code), self.name, flags)
+        doubt = _doubt([segment for _, _, segment in heard])
+        return Recognition(text, confidence, [], words, best, label_code(code), self.name, flags, *doubt)
 
     def _window(self, samples: NDArray[np.float32], options: DecodingOptions, code: str) -> tuple[list[Any], list[str]]:
         """Decode at most 30 s: the segments with text, and flags; a loop is tried again without repeats."""
@@ -258,6 +259,15 @@ def _confidence(segments: list[Any]) -> float:
     counts = [max(len(s.tokens), 1) for s in segments]
     likelihoods = [math.exp(s.avg_logprob) for s in segments]
     return sum(c * p for c, p in zip(counts, likelihoods, strict=True)) / sum(counts) if counts else 0.0
+
+
+def _doubt(segments: list[Any]) -> tuple[float | None, float | None]:
+    """Mean log-probability of the tokens, and the least probability of silence of any window."""
+    if not segments:
+        return None, None
+    counts = [max(len(s.tokens), 1) for s in segments]
+    total = sum(c * float(s.avg_logprob) for c, s in zip(counts, segments, strict=True))
+    return total / sum(counts), min(float(s.no_speech_prob) for s in segments)
 
 
 def _wide_marks(text: str, code: str) -> str:

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from vermilion.cli import STDIN
 from vermilion.cli.console import FAILED, OK, Terminal
-from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet
+from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Sounds
 from vermilion.cli.reading import stamp
 from vermilion.cli.streams import input_bytes
 from vermilion.errors import OptionsError
@@ -66,6 +66,7 @@ def live(
         str | None, Parameter(group=SOURCE, help="Microphone: its number or a part of its name.")
     ] = None,
     language: Annotated[str | None, Parameter(help="Language of the speech, such as en; not identified then.")] = None,
+    sounds: Sounds = Sounds(),  # noqa: B008 - frozen
     options: Annotated[LiveOptions, Parameter(name="*", group=UTTERANCES)] = LiveOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Transcribe while people speak: microphone, stream, or a file played."""
@@ -73,7 +74,7 @@ def live(
 
     terminal = Terminal(quiet)
     chunks = _chunks(source, pace, rate, channels, input_device)
-    chosen = PipelineOptions(recognizer=recognizer, language=language, events=options.events)
+    chosen = sounds.apply(PipelineOptions(recognizer=recognizer, language=language, events=options.events))
     with ExitStack() as stack:
         files = _files(output or [], stack)
         with terminal.working("loading models"):

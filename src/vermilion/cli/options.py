@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.formats import SubtitleOptions
+from vermilion.nonspeech import OnNoise, OnSound
 from vermilion.pipeline import PipelineOptions
 from vermilion.vad import EventOptions, VadOptions
 from vermilion.vad.options import PresetName
@@ -206,6 +207,24 @@ class Stages:
             llm=llm.plain(),
         )
         return hardware.apply(options)
+
+
+@Parameter(name="*", group=STAGES)
+@dataclass(frozen=True)
+class Sounds:
+    """What becomes of segments in which nobody speaks."""
+
+    on_music: OnSound = DEFAULTS.on_music
+    """Music without speech: keep = recognise it as if it were speech; mark = drop text that the recogniser itself
+    doubts, flag other text over music; drop = no words."""
+    on_singing: OnSound = DEFAULTS.on_singing
+    """The same for singing."""
+    on_noise: OnNoise = DEFAULTS.on_noise
+    """Other segments that seem to hold no speech: keep their text, or drop what the recogniser itself doubts."""
+
+    def apply(self, options: PipelineOptions) -> PipelineOptions:
+        """Put them into pipeline options."""
+        return replace(options, on_music=self.on_music, on_singing=self.on_singing, on_noise=self.on_noise)
 
 
 @Parameter(name="*", group=OUTPUT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from vermilion.cli.console import OK, Terminal
-from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search
+from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search, Sounds
 from vermilion.errors import MissingDependencyError
 from vermilion.pipeline import PipelineOptions
 from vermilion.runtime import default_threads
@@ -118,13 +118,14 @@ def serve(
     log_text: Annotated[
         bool, Parameter(negative="", show_default=False, group=OUTPUT, help="Write transcripts into the log.")
     ] = False,
+    sounds: Sounds = Sounds(),  # noqa: B008 - frozen
     quiet: Quiet = False,
 ) -> int:
     """Serve transcription over HTTP and WebSockets, with a web page."""
     folder = data or state_folder()
     if engine == "local" and workers > 1 and not hardware.threads:  # they share the cores
         hardware = replace(hardware, threads=default_threads(workers))
-    pipeline = hardware.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain()))
+    pipeline = hardware.apply(sounds.apply(PipelineOptions(recognizer=recognizer, decoding=search.plain())))
     options = ServerOptions(
         models=LoadModels(models, pipeline),
         engines=_on_ray(address, replicas, hardware) if engine == "ray" else None,

@@ -20,6 +20,7 @@ from vermilion.cli.options import (
     Output,
     Quiet,
     Search,
+    Sounds,
     Stages,
     SubtitleGroup,
     Voice,
@@ -56,6 +57,7 @@ def transcribe(
     json: Json = False,
     quiet: Quiet = False,
     stages: Stages = Stages(),  # noqa: B008 - frozen
+    sounds: Sounds = Sounds(),  # noqa: B008 - frozen
     search: Search = Search(),  # noqa: B008 - frozen
     llm: Llm = Llm(),  # noqa: B008 - frozen
     voice: Voice = Voice(),  # noqa: B008 - frozen
@@ -63,7 +65,7 @@ def transcribe(
 ) -> int:
     """Transcribe recordings: speech, language, words with times, punctuation."""
     terminal = Terminal(quiet)
-    options, vad = stages.pipeline_options(search, hardware, llm), voice.plain()
+    options, vad = sounds.apply(stages.pipeline_options(search, hardware, llm)), voice.plain()
     if corpus.manifest is not None:
         return _corpus(
             terminal, corpus, corpora.Build(models, options, vad, stages.punc_max_length), output, inputs or [], json

@@ -9,10 +9,12 @@ from typing import Literal
 
 from vermilion.errors import OptionsError
 from vermilion.formats.content import channel_label, channels_of, sentences_of, to_ms
+from vermilion.formats.sound_marks import is_sung, noted, sounds
 from vermilion.formats.timing import SentenceClock
 from vermilion.formats.width import Atom, atoms, display_width, ends_clause, lines_of
 from vermilion.transcript import Sentence, Transcript
 
+_NOTES = 4  # columns that the notes around a sung line take
 _LEAD = 0.5  # s by which the edge of a cue may stand off from the first or last word: segments include some silence
 
 
@@ -35,6 +37,8 @@ class SubtitleOptions:
     """a silence between two words longer than this many seconds divides a cue"""
     layout: Literal["cues", "sentences"] = "cues"
     """"cues", or "sentences": one entry per sentence with exactly its times, in one line (the published form)"""
+    sound_marks: bool = False
+    """tell of sounds: `♪` around what is sung, `[music]` and `♪` where nobody's words are shown for 2 s or longer"""
 
     def __post_init__(self) -> None:
         if self.layout not in ("cues", "sentences"):
@@ -81,9 +85,20 @@ def cues(transcript: Transcript, options: SubtitleOptions | None = None, *, step
         The cues in time order.
     """
     options = options or SubtitleOptions()
-    sentences = sentences_of(transcript)
     if options.layout == "sentences":
-        return [_exact(s, step_ms) for s in sentences]
+        found = [_exact(s, step_ms, options) for s in sentences_of(transcript)]
+    else:
+        found = _laid_out(transcript, options, step_ms)
+    if options.sound_marks:
+        shown = [(c.start_ms, c.end_ms) for c in found]
+        for start, end, text in sounds(transcript, shown, to_ms(options.max_duration)):
+            found.append(Cue(-(-start // step_ms) * step_ms, end // step_ms * step_ms, (text,)))
+    return sorted(found, key=lambda c: (c.start_ms, c.channel or 0))
+
+
+def _laid_out(transcript: Transcript, options: SubtitleOptions, step_ms: int) -> list[Cue]:
+    """The cues with words, of each channel on its own."""
+    sentences = sentences_of(transcript)
     found: list[Cue] = []
     channels: list[int | None] = [*channels_of(sentences)]
     for channel in channels or [None]:
@@ -95,11 +110,14 @@ def cues(transcript: Transcript, options: SubtitleOptions | None = None, *, step
     if channels_of(sentences):
         pieces = [piece for s in sentences if s.channel is None for piece in divide(s, options)]
         found += _settled(pieces, None, transcript.duration, options, step_ms)
-    return sorted(found, key=lambda c: (c.start_ms, c.channel or 0))
+    return found
 
 
 def divide(sentence: Sentence, options: SubtitleOptions) -> list[_Piece]:
     """Divide a sentence into the texts of its cues: at marks and pauses before other places, evenly filled."""
+    sung = options.sound_marks and is_sung(sentence)
+    if sung:
+        options = replace(options, max_line_width=max(8, options.max_line_width - _NOTES))
     parts = atoms(sentence.text, options.max_line_width)
     clock = SentenceClock(sentence.text, sentence.words, sentence.start, max(sentence.start, sentence.end))
     starts = [clock.start_of(p.start) for p in parts]
@@ -110,7 +128,7 @@ def divide(sentence: Sentence, options: SubtitleOptions) -> list[_Piece]:
         lines = lines_of(sentence.text, parts[a:b], options.max_line_width)
         first = max(sentence.start, starts[a] - _LEAD) if a == 0 else starts[a]
         last = min(max(sentence.start, sentence.end), ends[b - 1] + _LEAD) if b == len(parts) else ends[b - 1]
-        pieces.append(_Piece(tuple(lines), first, max(first, last)))
+        pieces.append(_Piece(noted(lines) if sung else tuple(lines), first, max(first, last)))
     return pieces
 
 
@@ -170,10 +188,16 @@ def _cut_cost(text: str, parts: Sequence[Atom], starts: Sequence[float], ends: S
     return 0.3 if starts[j] - ends[j - 1] >= 0.25 else 0.8
 
 
-def _exact(sentence: Sentence, step: int) -> Cue:
+def _exact(sentence: Sentence, step: int, options: SubtitleOptions) -> Cue:
     start = to_ms(sentence.start) // step * step
     end = -(-to_ms(sentence.end) // step) * step
-    return Cue(start, max(end, start + step), (sentence.text,), sentence.channel)
+    lines = (sentence.text,)
+    return Cue(
+        start,
+        max(end, start + step),
+        noted(lines) if options.sound_marks and is_sung(sentence) else lines,
+        sentence.channel,
+    )
 
 
 def _settled(
