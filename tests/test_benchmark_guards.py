@@ -45,7 +45,7 @@ def recognition(ids, per_second=4.0, flags=()):
 
 
 def test_cuts_are_the_same_again_finite_and_of_every_kind(guards, material):
-    cuts = [guards.cut(n, 7, material) for n in range(60)]
+    cuts = [guards.cut(n, 7, material) for n in range(150)]
     assert {kind for kind, _ in cuts} == set(guards.KINDS)
     for number, (kind, samples) in enumerate(cuts[:12]):
         assert kind == guards.cut(number, 7, material)[0]
