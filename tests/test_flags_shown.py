@@ -5,14 +5,16 @@ import re
 from importlib.resources import files
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from vermilion.flags import LOW_COVERAGE, MEANINGS, REPETITION, RETRIED, ROUTED
+from vermilion.flags import MEANINGS, RATE_LIMITED, REPETITION, RETRIED, ROUTED
 from vermilion.formats import render
-from vermilion.remarks import MOST_PLACES, guard_warnings
+from vermilion.guard_remarks import MOST_PLACES, guard_warnings
+from vermilion.pipeline import Pipeline
 from vermilion.server.openai_format import verbose
 from vermilion.server.schemas import TranscriptionVerbose
-from vermilion.transcript import Sentence, Span, Transcript
+from vermilion.transcript import Recognition, Sentence, Span, Transcript
 
 
 def unit(start, end, *flags):
@@ -25,10 +27,10 @@ def transcript(*flags):
 
 
 def test_warnings_say_where_a_guard_acted():
-    units = [unit(1, 2), unit(12.4, 18, REPETITION, RETRIED), unit(20, 21, ROUTED), unit(30, 31, LOW_COVERAGE)]
+    units = [unit(1, 2), unit(12.4, 18, REPETITION, RETRIED), unit(20, 21, ROUTED), unit(30, 31, RATE_LIMITED)]
     assert guard_warnings(units) == [
         "12.4–18.0 s: a repetition loop was cut out of the text",
-        "30.0–31.0 s: the text covers only a part of the speech",
+        "30.0–31.0 s: the text grew faster than anybody speaks and was stopped",
     ]
     assert guard_warnings([unit(1, 2), unit(3, 4, ROUTED)]) == []
 
@@ -72,3 +74,13 @@ def test_the_page_explains_every_flag_in_both_languages():
         assert known.keys() == MEANINGS.keys()
         assert all(known.values())
     assert dict(re.findall(r'"?([a-z-]+)"?: "([^"]+)"', blocks[0])) == MEANINGS
+
+
+def test_a_text_given_up_leaves_its_flag_and_its_place():
+    class GivesUp:
+        def recognize(self, recordings, options=None):
+            return [Recognition("", 0.0, flags=[REPETITION]) for _ in recordings]
+
+    found = Pipeline(None, None, GivesUp(), None).transcribe((np.zeros(16000, np.float32), 16000))
+    assert (found.sentences, found.flags) == ([], [REPETITION])
+    assert found.warnings == ["0.0–1.0 s: a repetition loop was cut out of the text"]

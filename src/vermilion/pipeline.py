@@ -14,7 +14,7 @@ from vermilion.assembly import Job, Unit, events_of, guarded, isolated, language
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import OptionsError, VermilionError
 from vermilion.flags import ROUTED, UNSUPPORTED_LANGUAGE
-from vermilion.remarks import guard_warnings
+from vermilion.guard_remarks import guard_warnings
 from vermilion.scheduling import ahead, pack, windows
 from vermilion.text import join_texts, sentences_of
 from vermilion.transcript import (
@@ -449,7 +449,7 @@ class Pipeline:
             words=[w for s in sentences for w in s.words],
             events=sorted(job.events, key=lambda e: (e.start, e.end)),
             languages=languages_of(units),
-            warnings=job.warnings + self._warnings(job, units),
+            warnings=job.warnings + self._warnings(job, units) + guard_warnings(units),
             failures=job.failures,
             models=self.models(),
             flags=sorted({flag for unit in units for flag in unit.flags}),
@@ -468,7 +468,6 @@ class Pipeline:
             found.append("the recording is empty")
         elif self.detector is not None and not units:
             found.append("no speech was found")
-        found += guard_warnings(units)
         foreign = {u.language.language for u in units if UNSUPPORTED_LANGUAGE in u.flags and u.language}
         if foreign:
             found.append(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from vermilion.flags import LOW_COVERAGE, MEANINGS, RATE_LIMITED, REPETITION, RETRIED
+from vermilion.flags import MEANINGS, RATE_LIMITED, REPETITION, RETRIED
 from vermilion.transcript import Span
 
-GUARDED = (REPETITION, RATE_LIMITED, LOW_COVERAGE, RETRIED)
+GUARDED = (REPETITION, RATE_LIMITED, RETRIED)
 """flags that say that a text is not the recogniser's first answer or not all of it, the gravest first"""
 MOST_PLACES = 5
 """places that are named for each flag; a recording of hours may have hundreds"""
