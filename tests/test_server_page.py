@@ -96,6 +96,22 @@ def fetched(page, selector):
     return found.value.suggested_filename, found.value.path().read_text("utf-8")
 
 
+def test_flags_of_a_sentence_are_a_mark_with_its_reasons(page):
+    page.evaluate("""async () => {
+      const said = (text, flags) => ({ text, flags, words: [], start_ms: 0, end_ms: 900 });
+      const sentences = [said("No no.", ["repetition", "from-the-future"]), said("Yes.", [])];
+      const { show } = await import("/page/viewer.js");
+      document.getElementById("viewer").hidden = false;
+      show("talk", { dur_s: 1, vad_segments_ms: [], sentences }, null, () => {});
+    }""")
+    [mark] = page.locator("#transcript .flag").all()
+    assert mark.get_attribute("title") == "a repetition loop was cut out of the text; from-the-future"
+    assert mark.get_attribute("aria-label") == mark.get_attribute("title")
+    assert texts(page) == ["No no.", "Yes."]
+    page.click("#tongue")
+    assert page.locator("#transcript .flag").get_attribute("title").startswith("已删去")
+
+
 def test_from_a_file_to_corrected_subtitles(page):
     send(page, TALK)
     assert texts(page) == ["Tone 300 hertz.", "Tone 400 hertz.", "Tone 500 hertz."]

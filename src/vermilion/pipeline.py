@@ -27,6 +27,7 @@ from vermilion.choices import check_choice, check_device
 from vermilion.decoding.options import DecodingOptions, LlmOptions
 from vermilion.errors import Cancelled, OptionsError, VermilionError
 from vermilion.flags import NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE
+from vermilion.guard_remarks import guard_warnings
 from vermilion.languages import WHISPER_CODES, known_language, name_of
 from vermilion.nonspeech import OnNoise, OnSound, SoundPolicy, shares_of, silence_warning
 from vermilion.remarks import peak_of, speech_flags, speech_warnings, transcript_flags
@@ -540,7 +541,7 @@ class Pipeline:
             words=[w for s in sentences for w in s.words],
             events=sorted(job.events, key=lambda e: (e.start, e.end)),
             languages=languages_of(units),
-            warnings=job.warnings + self._warnings(job, units),
+            warnings=job.warnings + self._warnings(job, units) + guard_warnings(units),
             failures=job.failures,
             models=self.models(),
             flags=sorted(transcript_flags(units) if self.detector is not None else {f for u in units for f in u.flags}),

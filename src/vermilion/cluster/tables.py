@@ -39,6 +39,7 @@ def schema() -> Any:
     texts, whole, real = pa.string(), pa.int64(), pa.float64()
     stretch = [("start_ms", whole), ("end_ms", whole)]
     sentence = [*stretch, ("text", texts), ("asr_confidence", real), ("lang", texts), ("lang_confidence", real)]
+    sentence.append(("flags", pa.list_(texts)))
     word = [*stretch, ("text", texts), ("confidence", real)]
     return pa.schema(
         [

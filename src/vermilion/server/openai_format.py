@@ -119,7 +119,7 @@ class Deltas:
 
 def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
     text = sentence.text.encode("utf-8", "replace")
-    return {
+    found = {
         "id": number,
         "seek": round(sentence.start * 100),
         "start": round(sentence.start, 3),
@@ -131,6 +131,7 @@ def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
         "compression_ratio": round(len(text) / max(1, len(zlib.compress(text))), 4),
         "no_speech_prob": 0.0,  # the detector has found speech
     }
+    return {**found, "flags": list(sentence.flags)} if sentence.flags else found
 
 
 def _log(probability: float) -> float:

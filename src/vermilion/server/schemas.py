@@ -90,6 +90,7 @@ class TranscriptionSegment(BaseModel):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    flags: list[str] | None = Field(default=None, description="remarks on the text, such as repetition; not OpenAI's")
 
 
 class TranscriptionVerbose(BaseModel):

@@ -66,7 +66,8 @@ class VadOptions(SegmentationOptions):
         Args:
             name: "default" = what the pipeline uses: no preset gave measurably fewer errors in words, and it cuts the
                 fewest segments (benchmarks/real/RESULTS.md); "tight" = fewest wrong frames, for timelines rather than
-                recognition: every pause is one; "published" = the defaults of the published library and of this class; "cli" = those of the published command line of the whole system.
+                recognition: every pause is one; "published" = the defaults of the published library and of this class;
+                "cli" = those of the published command line of the whole system.
 
         Raises:
             OptionsError: no such preset.

@@ -18,6 +18,17 @@ const TEXTS = {
     lost: "The connection to the server was lost; trying again.", noMicrophone: "The microphone cannot be used: {n}",
     listening: "Listening…", finishing: "Finishing…", stopped: "Stopped.", busy: "Too many are listening at the moment; try again soon.",
     playFrom: "Play from {n}", edit: "Sentence at {n}, editable", finished: "{n} is finished.", wrongKey: "The server does not know this key.",
+    flags: {
+      "unsupported-language": "the recogniser does not cover this language; its text is unreliable",
+      routed: "recognised by the fallback recogniser, which covers this language",
+      repetition: "a repetition loop was cut out of the text",
+      "rate-limited": "the text grew faster than anybody speaks and was stopped",
+      "low-coverage": "the text covers only a part of the speech",
+      retried: "the first result was implausible; this is a second one",
+      "no-speech": "judged to be no speech; its text was dropped",
+      "no-text": "speech was found, but nothing was recognised in it",
+      music: "music plays here", singing: "somebody sings here",
+    },
   },
   zh: {
     skip: "跳到正文", tabs: "转写什么", files: "文件", live: "实时",
@@ -36,6 +47,17 @@ const TEXTS = {
     lost: "与服务器的连接中断，正在重试。", noMicrophone: "无法使用麦克风：{n}",
     listening: "正在聆听…", finishing: "正在结束…", stopped: "已停止。", busy: "目前聆听人数过多，请稍后再试。",
     playFrom: "从 {n} 播放", edit: "{n} 的句子，可编辑", finished: "{n} 已完成。", wrongKey: "服务器不认识这个密钥。",
+    flags: {
+      "unsupported-language": "识别器不支持这种语言，文字不可靠",
+      routed: "由支持这种语言的备用识别器识别",
+      repetition: "已删去识别器陷入循环而重复的文字",
+      "rate-limited": "文字多得超出任何人的语速，已截断",
+      "low-coverage": "文字只覆盖了这段语音的一部分",
+      retried: "第一次结果不可信，这是第二次的结果",
+      "no-speech": "判断为没有语音，文字已去掉",
+      "no-text": "检测到语音，但没有识别出文字",
+      music: "此处有音乐", singing: "此处有人唱歌",
+    },
   },
 };
 
@@ -46,6 +68,9 @@ export const current = () => tongue;
 export function text(name, values = {}) {
   return Object.entries(values).reduce((out, [key, value]) => out.replaceAll(`{${key}}`, value), TEXTS[tongue][name]);
 }
+
+/** What a flag of a sentence says to a reader; a flag that the page does not know stands for itself. */
+export const flagMeaning = (flag) => TEXTS[tongue].flags[flag] ?? flag;
 
 /** Write every text that stands in the page's HTML. */
 export function write() {

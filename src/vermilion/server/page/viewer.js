@@ -1,7 +1,7 @@
 // A transcript with its recording: waveform, timeline, words that can be heard and corrected.
 
 import { download } from "./formats.js";
-import { languageName, text } from "./strings.js";
+import { flagMeaning, languageName, text } from "./strings.js";
 import WaveSurfer from "./wavesurfer.esm.js";
 
 const $ = (id) => document.getElementById(id);
@@ -143,9 +143,19 @@ function row(sentence) {
   line.setAttribute("aria-label", text("edit", { n: at }));
   if (sentence.lang) line.lang = sentence.lang.split(" ")[0];
   line.append(...(sentence.edited ? [sentence.text] : spelled(sentence)));
-  const item = make("li", { className: sentence.edited ? "edited" : "" }, time, line);
+  const item = make("li", { className: sentence.edited ? "edited" : "" }, time, line, ...remarks(sentence.flags ?? []));
   item.sentence = sentence;
   return item;
+}
+
+/** A mark whose tooltip gives the reasons; nothing where there are none. */
+function remarks(flags) {
+  if (!flags.length) return [];
+  const reasons = flags.map(flagMeaning).join("; ");
+  const mark = make("span", { className: "flag", title: reasons, tabIndex: 0 }, "⚠");
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", reasons);
+  return [mark];
 }
 
 /** The sentence's own text, its words found in it one after the other. */
