@@ -108,6 +108,9 @@ class PipelineOptions:
     """restore marks and casing"""
     channels: Literal["mix", "separate"] = "mix"
     """mix = one transcript of the mean; separate = each channel transcribed and labelled"""
+    stream: str = ""
+    """which audio stream of several: its number from 1, its language, or all (each one a channel); empty = the one
+    that players take, the next one where that holds no speech"""
     route: Literal["auto", "never"] = "auto"
     """auto = segments in a language that the recogniser does not cover go to the fallback recogniser"""
     route_confidence: float = 0.5
@@ -136,6 +139,10 @@ class PipelineOptions:
     def __post_init__(self) -> None:
         if self.channels not in ("mix", "separate"):
             raise OptionsError(f"channels must be 'mix' or 'separate', not {self.channels!r}")
+        if self.stream:
+            from vermilion.audio.streams import check_stream
+
+            check_stream(self.stream)
         if self.route not in ("auto", "never"):
             raise OptionsError(f"route must be 'auto' or 'never', not {self.route!r}")
         if self.recognizer not in ("auto", "aed", "llm", "whisper"):
@@ -257,9 +264,12 @@ class Pipeline:
         Raises:
             ModelError: voice activity detection failed.
         """
+        from vermilion.audio.level import raised
+
         duration = max((r.duration for r in recordings), default=0.0)
         job = Job(name, utterance_id(name), recordings, duration, language or self.options.language)
         try:
+            job.recordings = recordings = [raised(r) for r in recordings]
             for recording in recordings:
                 self._segment(job, recording)
         except VermilionError:
@@ -298,11 +308,31 @@ class Pipeline:
                 yield None, 1.0
 
     def _open(self, source: AudioInput, report: ProgressCallback) -> Job | Failure:
+        from vermilion.audio import describe
+        from vermilion.audio.streams import others
+
+        job = self._opened(source, self.options.stream, report)
+        if isinstance(job, Failure) or job.units or self.options.stream or self.detector is None:
+            return job
+        for number in others(source):
+            other = self._opened(source, str(number), _ignore)
+            if isinstance(other, Job) and other.units:
+                job.close()
+                other.warnings.insert(0, f"its first choice of audio stream holds no speech; {number} was used instead")
+                report(Progress(describe(source), "vad", 0.0, other.duration))
+                return other
+            if isinstance(other, Job):
+                other.close()
+        return job
+
+    def _opened(self, source: AudioInput, stream: str, report: ProgressCallback) -> Job | Failure:
         from vermilion.audio import describe, open_recordings
 
-        name = describe(source)
+        name, options = describe(source), self.options
         try:
-            recordings = open_recordings(source, channels=self.options.channels, max_seconds=self.options.max_seconds)
+            recordings = open_recordings(
+                source, channels=options.channels, max_seconds=options.max_seconds, stream=stream
+            )
         except VermilionError as error:
             return Failure(name, error, "audio")
         duration = max((r.duration for r in recordings), default=0.0)

@@ -99,3 +99,18 @@ def count_streams(handle: BinaryIO) -> int:
         return len(container.streams.audio)
     finally:
         container.close()
+
+
+def others(source: Any) -> range:
+    """Numbers of all streams of a file that has several and can be read again; empty otherwise."""
+    from vermilion.audio.source import is_file, open_binary
+
+    seekable = getattr(source, "seekable", None)
+    if not is_file(source) or (hasattr(source, "read") and not (seekable is not None and seekable())):
+        return range(0)
+    try:
+        with open_binary(source) as handle:
+            count = count_streams(handle)
+    except AudioError:
+        return range(0)
+    return range(1, count + 1) if count > 1 else range(0)

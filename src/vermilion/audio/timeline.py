@@ -15,33 +15,15 @@ if TYPE_CHECKING:
     from vermilion.audio.decode import Block, Warn
 
 STORED = frozenset(
-    [
-        "mov,mp4,m4a,3gp,3g2,mj2",
-        "matroska,webm",
-        "mpegts",
-        "mpeg",
-        "asf",
-        "asf_o",
-        "flv",
-        "live_flv",
-        "avi",
-        "ogg",
-        "nut",
-        "mxf",
-        "gxf",
-        "rm",
-        "wtv",
-        "nsv",
-        "pva",
-        "ty",
-    ]
+    {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "mpeg", "asf", "asf_o", "flv", "live_flv", "avi", "ogg"}
+    | {"nut", "mxf", "gxf", "rm", "wtv", "nsv", "pva", "ty"}
 )
 """containers that store time stamps; those of raw streams are made up by the demuxer, from one length for all frames"""
 BEGINS_ANEW = frozenset({"mpegts", "mpeg", "ogg", "wtv", "nsv", "pva", "ty"})
 """containers in which time stamps may begin anew: their going back is no overlap"""
 _JUMP = 0.1
 """seconds between what a frame says and where the one before it ended that need confirming by later frames"""
-_CONFIRMING = 3
+_CONFIRMING = 8
 """later frames that are asked"""
 _SLACK = 0.05
 """seconds of drift that are left alone: jitter of recorders"""
@@ -115,11 +97,7 @@ class Timeline:
 
     def _drift(self, piece: Piece, held: float) -> float:
         """How much later than its place in the samples a frame belongs."""
-        return 0.0 if piece.start is None else piece.start - self.origin - self.seconds - held - self.drop_debt()
-
-    def drop_debt(self) -> float:
-        """Seconds that are being left out: they are no drift any more."""
-        return -self.drop
+        return 0.0 if piece.start is None else piece.start - self.origin - self.seconds - held + self.drop
 
     # ---- which time stamps are believed
 
@@ -193,11 +171,11 @@ class Timeline:
 
 
 def _confirmed(piece: Piece, expected: float, later: deque[Piece]) -> bool:
-    """Whether the frames after a jump go on from it rather than from where it left."""
-    ahead, asked = piece.length, 0
+    """Whether the frames after a jump go on from it, not from where it left; stamps that stand still say nothing."""
+    ahead, last, asked = piece.length, piece.start, 0
     for follower in later:
-        if follower.start is not None and piece.start is not None:
-            asked += 1
+        if follower.start is not None and piece.start is not None and follower.start != last:
+            asked, last = asked + 1, follower.start
             if abs(follower.start - expected - ahead) < abs(follower.start - piece.start - ahead):
                 return False
         ahead += follower.length
