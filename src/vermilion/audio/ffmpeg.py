@@ -24,7 +24,7 @@ _SILENT = 1e-4
 """peak of digital silence, with the noise of a lossy codec"""
 _ZEROS = 1 << 18
 """samples"""
-_FORMATS = (
+FORMATS = (
     "3dostr 4xm aa aac aax ac3 ac4 act adp ads adx aea aiff aix alaw amr amrnb amrwb apac apc ape aptx aptx_hd asf "
     "asf_o ast au avi avr bink binka boa bonk brstm bfstm caf codec2 codec2raw dfpwm dsf dss dts dtshd dv dxa ea "
     "eac3 epaf flac flv fsb fwse g722 g726 gsm gxf hca hcom iamf iff ilbc ircam iss kvag laf lc3 live_flv loas lvf "
@@ -93,7 +93,7 @@ def opened(handle: BinaryIO) -> InputContainer | None:
             metadata_errors="ignore",
             buffer_size=1 << 16,
             io_open=_refuse,
-            container_options={"format_whitelist": _FORMATS.replace(" ", ",")},
+            container_options={"format_whitelist": FORMATS.replace(" ", ",")},
         )
     except (av.FFmpegError, OSError, ValueError, RuntimeError):
         return None

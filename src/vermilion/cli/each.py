@@ -21,7 +21,10 @@ def recordings(arguments: Sequence[str], terminal: Terminal) -> tuple[list[Item]
     Returns:
         The recordings, and the exit code so far.
     """
-    items, problems = expand(arguments)
+    notes: list[str] = []
+    items, problems = expand(arguments, notes)
+    for note in notes:
+        terminal.say(note)
     for problem in problems:
         terminal.fail(problem)
     return items, FAILED if problems else OK
