@@ -211,12 +211,10 @@ def _numbered(chosen: list[Path]) -> list[Path]:
 
 def _belongs_to_another(item: Item, output: Path, state: State | None) -> bool:
     """Whether an output is there and was made of another recording."""
-    if not output.exists():
-        return False
     known = state.of(output) if state else None
     if known is not None:
         return item.path is None or not known.is_place_of(item.path)
-    return output.suffix == ".json" and _says_another(item, output)
+    return output.exists() and output.suffix == ".json" and _says_another(item, output)
 
 
 def _says_another(item: Item, transcript: Path) -> bool:

@@ -73,7 +73,8 @@ class State:
         """Read what is there."""
         self.file = folder / FILE
         self.folder = folder
-        self.known: dict[str, Identity] = {}
+        self.known: dict[str, tuple[str, Identity]] = {}
+        """outputs as they are written, and what they were made of"""
         with suppress(OSError):
             for line in self.file.read_bytes().splitlines():
                 self._read(line)
@@ -85,11 +86,12 @@ class State:
             names = [str(name) for name in row["outputs"]]
         except (ValueError, KeyError, TypeError):
             return
-        self.known.update((_key(name), identity) for name in names)
+        self.known.update((_key(name), (name, identity)) for name in names)
 
     def of(self, output: Path) -> Identity | None:
-        """The recording that an output was made of; None where it is not known."""
-        return self.known.get(_key(self._name(output)))
+        """The recording that an output, or one that differs in case or accents only, was made of; None = not known."""
+        name, identity = self.known.get(_key(self._name(output)), ("", None))
+        return identity if name and (self.folder / name).exists() else None
 
     def note(self, outputs: Sequence[Path], identity: Identity) -> None:
         """Keep what outputs were made of: one line, written at once, so that runs side by side do not mix theirs."""
@@ -98,7 +100,7 @@ class State:
         before = b"\n" if self._torn() else b""
         with self.file.open("ab", buffering=0) as out:
             out.write(before + line.encode("ascii") + b"\n")
-        self.known.update((_key(name), identity) for name in names)
+        self.known.update((_key(name), (name, identity)) for name in names)
 
     def _torn(self) -> bool:
         try:
