@@ -159,3 +159,17 @@ def test_one_bad_line_of_kaldi_costs_itself(tmp_path):
     found, faults = collected(tmp_path)
     assert [u.id for u in found] == ["a", "d"]
     assert [n for n, _ in faults] == [2, 3, 4]
+
+
+def test_rows_of_stretches_have_the_times_of_the_recording():
+    from vermilion.cluster.provenance import Provenance
+    from vermilion.cluster.rows import row
+    from vermilion.transcript import Sentence, Span, Transcript, Word
+
+    word = Word("hi", 0.5, 1.0)
+    said = Transcript("a", 2.0, "hi", [Sentence("hi", 0.5, 1.0, [word])], [Span(0.25, 1.25)], [word])
+    got = row(Utterance("u", "a.wav", 10.0, 2.0), said, Provenance())
+    assert (got["offset_s"], got["dur_s"], got["manifest"]["offset"]) == (10.0, 2.0, 10.0)
+    assert (got["words"][0]["start_ms"], got["sentences"][0]["start_ms"]) == (10500, 10500)
+    assert got["vad_segments_ms"] == [[10250, 11250]]
+    assert "offset_s" not in row(Utterance("u", "a.wav"), said, Provenance())
