@@ -66,12 +66,13 @@ def _peaks(block: NDArray[np.float32]) -> NDArray[np.float32]:
 def _scaled(samples: NDArray[np.float32] | NDArray[np.int16], gain: float) -> NDArray[np.float32] | NDArray[np.int16]:
     """All samples times a factor, clipped; a long recording stays in a file."""
     if len(samples) <= _IN_MEMORY:
-        return np.clip(to_float32(samples[:]) * np.float32(gain), -1.0, 1.0)
+        louder: NDArray[np.float32] = np.clip(to_float32(samples[:]) * np.float32(gain), -1.0, 1.0)
+        return louder
     try:
         with tempfile.TemporaryFile() as file:
             for block in _blocks(samples):
-                louder = np.clip(np.rint(block * np.float32(gain * 32768)), -32768, 32767).astype(np.int16)
-                file.write(louder.tobytes())
+                whole = np.clip(np.rint(block * np.float32(gain * 32768)), -32768, 32767).astype(np.int16)
+                file.write(whole.tobytes())
             file.flush()
             return np.memmap(file, dtype=np.int16, mode="r", shape=(len(samples),))
     except OSError as error:
