@@ -170,8 +170,9 @@ class _Decoder:
             rate = float(frame.sample_rate)
             if not MIN_RATE <= rate <= MAX_RATE:
                 raise AudioError(f"cannot read {self.name}: a sample rate of {rate:g} Hz is not usable")
-            known = frame.pts is not None and frame.time_base is not None
-            yield Piece(float(frame.pts * frame.time_base) if known else None, rate, self._finite(samples))
+            pts, base = frame.pts, frame.time_base
+            start = None if pts is None or base is None else float(pts * base)
+            yield Piece(start, rate, self._finite(samples))
 
     def _frames(self) -> Iterator[AudioFrame]:
         """Decode packet after packet; damaged ones are left out."""

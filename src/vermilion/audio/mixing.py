@@ -62,9 +62,11 @@ class _Mixer:
         before = self.weights if len(self.weights) == count else np.full(count, 1 / count, np.float32)
         self.weights = self._weights(block, rate, before) if len(block) >= _LEAST_SECONDS * rate else before
         if np.allclose(self.weights, 1 / count) and np.allclose(before, 1 / count):
-            return block.mean(axis=1, keepdims=True)
+            mean: NDArray[np.float32] = block.mean(axis=1, keepdims=True)
+            return mean
         ramp = np.minimum(np.arange(len(block), dtype=np.float32) / (_RAMP_SECONDS * rate), 1.0)[:, None]
-        return ((before + (self.weights - before) * ramp) * block).sum(axis=1, keepdims=True, dtype=np.float32)
+        found: NDArray[np.float32] = ((before + (self.weights - before) * ramp) * block).sum(axis=1, keepdims=True)
+        return found
 
     def _weights(self, block: NDArray[np.float32], rate: float, before: NDArray[np.float32]) -> NDArray[np.float32]:
         energies = np.square(block, dtype=np.float64).mean(axis=0)
