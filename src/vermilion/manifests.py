@@ -87,7 +87,8 @@ class Utterance:
         channels = load_channels(self.source(), max_seconds=max_seconds)
         if self.channel >= len(channels):
             raise AudioError(f"{self.audio} has {len(channels)} channels; its line asks for {self.channel + 1}")
-        return channels[self.channel]
+        chosen: NDArray[np.float32] = channels[self.channel]
+        return chosen
 
     def source(self) -> str | bytes:
         """The whole recording, as `load_audio` takes it: its path, or its bytes where it is a part of a file.

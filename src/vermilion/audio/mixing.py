@@ -79,4 +79,5 @@ class _Mixer:
         if active.sum() > 1 and kept < _CANCELLED * loudest / active.sum():
             self.cancelled += len(block) / rate
             active = np.arange(len(energies)) == energies.argmax()
-        return (active / active.sum()).astype(np.float32)
+        shares: NDArray[np.float32] = (active / active.sum()).astype(np.float32)
+        return shares
