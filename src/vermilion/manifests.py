@@ -352,7 +352,7 @@ def _kaldi(waves: Path) -> Iterator[Entry]:
         for number, line in enumerate(_lines(waves, "surrogateescape"), 1):
             yield partial(scheme.recording, f"{waves}, line {number}", line)
         named = {_pair(line)[0] for line in _lines(waves, "surrogateescape")}
-        for name in sides.keys() - named:  # recordings that are sides of a file
+        for name in (n for n in sides if n not in named):  # recordings that are sides of a file
             yield partial(scheme.utterance, str(folder / RECORDING_SIDES), name, name)
 
 
