@@ -11,6 +11,7 @@ import soundfile
 
 from vermilion import loading
 from vermilion.cli import main
+from vermilion.cli.state import FILE
 from vermilion.errors import CheckpointError, MissingDependencyError, ModelError
 from vermilion.pipeline import Pipeline, PipelineOptions
 from vermilion.testing import FakeDetector, FakeIdentifier, FakeRecognizer, FakeRestorer
@@ -55,7 +56,7 @@ def wav(tmp_path):
 
 
 def listed(folder):
-    return sorted(p.name for p in folder.iterdir())
+    return sorted(p.name for p in folder.iterdir() if p.name != FILE)
 
 
 def run(*arguments):

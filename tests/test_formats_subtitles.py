@@ -210,3 +210,11 @@ def test_sentences_without_words_take_those_of_the_transcript():
     sentence = timed(text)
     bare = Transcript("x", 60, "", [Sentence(text, sentence.start, sentence.end)], words=sentence.words)
     assert cues(bare) == cues(Transcript("x", 60, "", [sentence]))
+
+
+def test_sentences_that_begin_together_can_both_be_read():
+    said = [Sentence("Good morning everybody", 1.0, 3.0), Sentence("Hello", 1.0, 2.5), Sentence("Later", 5.0, 6.0)]
+    found = cues(Transcript("a", 10.0, sentences=said))
+    assert len(found) == 3
+    assert all(c.end_ms - c.start_ms >= 400 for c in found)
+    assert found[0].end_ms <= found[1].start_ms

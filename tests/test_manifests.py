@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +112,64 @@ def test_a_stretch_is_loaded(tmp_path):
     assert np.array_equal(got, samples[8000:12000])
     with pytest.raises(AudioError, match="before 3.00 s"):
         Utterance("u", str(tmp_path / "a.wav"), 3.0).load()
+
+
+def collected(path):
+    faults = []
+    return list(iterate_manifest(path, lambda number, error: faults.append((number, str(error))))), faults
+
+
+def test_wenet_lists_with_start_and_end(tmp_path):
+    row = {"key": "c", "wav": "c.wav", "txt": "x", "start": 0.5, "end": 2.5}
+    rows = [row, {**row, "key": "d", "end": -1}, {**row, "key": "e", "end": 0.1}, {**row, "key": "f", "start": "x"}]
+    found, faults = collected(lines(tmp_path / "data.list", rows))
+    assert [(u.id, u.offset, u.duration, u.extra) for u in found] == [("c", 0.5, 2.0, {}), ("d", 0.5, None, {})]
+    assert [n for n, _ in faults] == [3, 4]
+
+
+def test_a_json_array_is_a_manifest_too(tmp_path):
+    (tmp_path / "m.json").write_text(json.dumps([{"audio_filepath": "a.wav"}, 3, {"wav": "b.wav"}], indent=1))
+    found, faults = collected(tmp_path / "m.json")
+    assert [u.id for u in found] == ["a", "b"]
+    assert [n for n, _ in faults] == [2]
+
+
+def test_kaldi_channels_of_segments_and_of_recordings(tmp_path):
+    (tmp_path / "wav.scp").write_text("call call.wav\ncall2 call2.wav\n")
+    (tmp_path / "reco2file_and_channel").write_text("call-A call A\ncall-B call B\n")
+    assert [(u.id, Path(u.audio).name, u.channel) for u in read_manifest(tmp_path)] == [
+        ("call2", "call2.wav", None),
+        ("call-A", "call.wav", 0),
+        ("call-B", "call.wav", 1),
+    ]
+    (tmp_path / "segments").write_text("u1 call-B 0 1\nu2 call2 0 1 1\nu3 call2 0 1 B\n")
+    assert [u.channel for u in read_manifest(tmp_path)] == [1, 1, 1]
+    stereo = np.stack([np.full(16000, 0.25), np.full(16000, -0.25)], axis=1)
+    soundfile.write(tmp_path / "call.wav", stereo, 16000)
+    assert read_manifest(tmp_path)[0].load().max() < 0
+
+
+def test_one_bad_line_of_kaldi_costs_itself(tmp_path):
+    (kaldi(tmp_path) / "segments").write_text("u1 r1 0.5 1\nbad r1\nu3 r9 0 1\nu4 r1 nan 1\nu5 r2 0 1 9z\nu2 r2 0 2\n")
+    found, faults = collected(tmp_path)
+    assert [u.id for u in found] == ["u1", "u2"]
+    assert [n for n, _ in faults] == [2, 3, 4, 5]
+    (tmp_path / "segments").unlink()
+    (tmp_path / "wav.scp").write_bytes(b"a a.wav\nb\nc sox x |\n\xff\xfe x.wav\nd d.wav\n")
+    found, faults = collected(tmp_path)
+    assert [u.id for u in found] == ["a", "d"]
+    assert [n for n, _ in faults] == [2, 3, 4]
+
+
+def test_rows_of_stretches_have_the_times_of_the_recording():
+    from vermilion.cluster.provenance import Provenance
+    from vermilion.cluster.rows import row
+    from vermilion.transcript import Sentence, Span, Transcript, Word
+
+    word = Word("hi", 0.5, 1.0)
+    said = Transcript("a", 2.0, "hi", [Sentence("hi", 0.5, 1.0, [word])], [Span(0.25, 1.25)], [word])
+    got = row(Utterance("u", "a.wav", 10.0, 2.0), said, Provenance())
+    assert (got["offset_s"], got["dur_s"], got["manifest"]["offset"]) == (10.0, 2.0, 10.0)
+    assert (got["words"][0]["start_ms"], got["sentences"][0]["start_ms"]) == (10500, 10500)
+    assert got["vad_segments_ms"] == [[10250, 11250]]
+    assert "offset_s" not in row(Utterance("u", "a.wav"), said, Provenance())

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KALDI_WAVES = "wav.scp"
+RECORDING_SIDES = "reco2file_and_channel"
+_MOST_CHANNELS = 64
 BYTES = "audio_bytes"
 """key of [first byte, how many]: the recording is that part of its file, a member of a tar, say"""
 _LONGEST = 1e9
@@ -33,6 +37,7 @@ _NAMES = {
     "speaker": ("speaker", "spk"),
     "offset": ("offset",),
     "duration": ("duration",),
+    "channel": ("channel",),
 }
 """our fields and the keys that they go by in NeMo's and WeNet's manifests"""
 
@@ -53,6 +58,8 @@ class Utterance:
     speaker: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     """every other key of the line"""
+    channel: int | None = None
+    """the channel that is meant, from 0; None = the mix of all"""
 
     def load(self, *, max_seconds: float | None = None) -> NDArray[np.float32]:
         """Read the samples.
@@ -63,14 +70,25 @@ class Utterance:
         Raises:
             AudioError: the recording cannot be read, or ends before the stretch begins.
         """
-        from vermilion.audio import SAMPLE_RATE, load_audio
+        from vermilion.audio import SAMPLE_RATE
 
-        samples = load_audio(self.source(), max_seconds=max_seconds)
+        samples = self._samples(max_seconds)
         first = round(self.offset * SAMPLE_RATE)
         last = len(samples) if self.duration is None else first + round(self.duration * SAMPLE_RATE)
         if first and first >= len(samples):
             raise AudioError(f"{self.audio} ends at {len(samples) / SAMPLE_RATE:.2f} s, before {self.offset:.2f} s")
         return samples[first:last]
+
+    def _samples(self, max_seconds: float | None) -> NDArray[np.float32]:
+        from vermilion.audio import load_audio, load_channels
+
+        if self.channel is None:
+            return load_audio(self.source(), max_seconds=max_seconds)
+        channels = load_channels(self.source(), max_seconds=max_seconds)
+        if self.channel >= len(channels):
+            raise AudioError(f"{self.audio} has {len(channels)} channels; its line asks for {self.channel + 1}")
+        chosen: NDArray[np.float32] = channels[self.channel]
+        return chosen
 
     def source(self) -> str | bytes:
         """The whole recording, as `load_audio` takes it: its path, or its bytes where it is a part of a file.
@@ -91,6 +109,7 @@ class Utterance:
             "text": self.text,
             "lang": self.language,
             "speaker": self.speaker,
+            "channel": self.channel,
         }
         return {key: value for key, value in known.items() if value is not None} | self.extra
 
@@ -132,8 +151,8 @@ def iterate_manifest(
 
     Args:
         path: JSON lines (`.gz` too) of `{audio_filepath, offset?, duration?, text?, lang?, id?, speaker?}` or WeNet's
-            `{key, wav, txt}`; a Kaldi folder, or its `wav.scp`.
-        on_fault: is given the number of each JSON line that is no entry, and what is wrong; reading goes on.
+            `{key, wav, txt, start?, end?}`; an array of such objects; a Kaldi folder, or its `wav.scp`.
+        on_fault: is given the number of each line that is no entry, and what is wrong; reading goes on.
 
     Yields:
         Utterances; where a line names no id, the stem of its path and, for a stretch, its times in ms.
@@ -145,19 +164,40 @@ def iterate_manifest(
     if file.is_dir():
         file = file / KALDI_WAVES
     if file.name == KALDI_WAVES or file.suffix == ".scp":
-        yield from _kaldi(file)
-        return
-    for number, line in enumerate(_lines(file, "surrogateescape"), 1):
-        if not line.strip():
-            continue
+        entries = _kaldi(file)
+    else:
+        entries = (partial(_entry, file, *line) for line in _numbered(file))
+    for number, entry in enumerate(entries, 1):
         try:
-            utterance = _entry(file, number, line)
+            utterance = entry()
         except ManifestError as error:
             if on_fault is None:
                 raise
             on_fault(number, error)
         else:
-            yield utterance
+            if utterance is not None:
+                yield utterance
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, Any]]:
+    """Lines, or the entries of a JSON array, with their numbers."""
+    lines = _lines(file, "surrogateescape")
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("["):
+        found = _array(file)
+        if found is not None:
+            yield from enumerate(found, 1)
+            return
+    yield from enumerate(_lines(file, "surrogateescape"), 1)
+
+
+def _array(file: Path) -> list[Any] | None:
+    """The entries of a manifest that is one JSON array; None where it is none."""
+    try:
+        found = json.loads("".join(_lines(file, "surrogateescape")))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
@@ -207,15 +247,20 @@ def _open(file: Path, errors: str) -> IO[str]:
     return file.open(encoding="utf-8-sig", errors=errors)
 
 
-def _entry(file: Path, number: int, line: str) -> Utterance:
+def _entry(file: Path, number: int, line: Any) -> Utterance | None:
+    """An utterance of a line, or of an entry of an array; None where the line is empty."""
     where = f"{file}, line {number}"
-    try:
-        line.encode()
-        row = json.loads(line)
-    except UnicodeEncodeError as error:
-        raise ManifestError(f"{where} is no UTF-8 text") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is no JSONDecodeError
-        raise ManifestError(f"{where} is no JSON: {error}") from error
+    row = line
+    if isinstance(line, str):
+        if not line.strip():
+            return None
+        try:
+            line.encode()
+            row = json.loads(line)
+        except UnicodeEncodeError as error:
+            raise ManifestError(f"{where} is no UTF-8 text") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is no JSONDecodeError
+            raise ManifestError(f"{where} is no JSON: {error}") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{where} is no JSON object")
     return from_row(row, file.parent, where)
@@ -233,6 +278,7 @@ def from_row(row: dict[str, Any], folder: Path, where: str) -> Utterance:
         ManifestError: it is no entry.
     """
     found: dict[str, Any] = {}
+    row = _with_offset(row, where)
     for name, keys in _NAMES.items():
         key = next((k for k in keys if row.get(k) is not None), None)
         if key is not None:
@@ -249,7 +295,25 @@ def from_row(row: dict[str, Any], folder: Path, where: str) -> Utterance:
     return utterance if utterance.id else Utterance(**{**vars(utterance), "id": _own_id(utterance)})
 
 
+def _with_offset(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """WeNet's `start` and `end` (-1 = to the end) → `offset` and `duration`, where a line has both."""
+    if not {"start", "end"} <= row.keys() or not row.keys().isdisjoint(("offset", "duration")):
+        return row
+    start, end = (_checked("offset", row["start"], where), row["end"])
+    rest = {k: v for k, v in row.items() if k not in ("start", "end")}
+    if end is None or end == -1:
+        return {**rest, "offset": start}
+    last = _checked("duration", end, where)
+    if last < start:
+        raise ManifestError(f"{where}: it ends at {last:g} s, before it begins at {start:g} s")
+    return {**rest, "offset": start, "duration": last - start}
+
+
 def _checked(name: str, value: Any, where: str) -> Any:
+    if name == "channel":
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ManifestError(f"{where}: channel is {value!r} where a number from 0 is expected")
+        return value
     if name in ("offset", "duration"):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LONGEST:
             raise ManifestError(f"{where}: {name} is {value!r} where seconds are expected")
@@ -269,41 +333,126 @@ def _own_id(utterance: Utterance) -> str:
     return f"{stem}_{round(1000 * utterance.offset)}{length}"
 
 
-def _kaldi(waves: Path) -> Iterator[Utterance]:
-    """`wav.scp` with what lies beside it: `segments`, `text`, `utt2lang`, `utt2spk`."""
+Entry = Callable[[], Utterance | None]
+"""an entry that is made when it is called, or raises what is wrong with it"""
+
+
+def _kaldi(waves: Path) -> Iterator[Entry]:
+    """`wav.scp` with what lies beside it: `segments`, `reco2file_and_channel`, `text`, `utt2lang`, `utt2spk`."""
     folder = waves.parent
     paths = dict(_pairs(waves))
-    for name, path in paths.items():
+    labels = [dict(_pairs(folder / n)) if (folder / n).exists() else {} for n in ("text", "utt2lang", "utt2spk")]
+    sides = dict(_pairs(folder / RECORDING_SIDES)) if (folder / RECORDING_SIDES).exists() else {}
+    scheme = _Kaldi(waves, paths, sides, *labels)
+    segments = folder / "segments"
+    if segments.exists():
+        for number, line in enumerate(_lines(segments, "surrogateescape"), 1):
+            yield partial(scheme.segment, f"{segments}, line {number}", line)
+    else:
+        for number, line in enumerate(_lines(waves, "surrogateescape"), 1):
+            yield partial(scheme.recording, f"{waves}, line {number}", line)
+        named = {_pair(line)[0] for line in _lines(waves, "surrogateescape")}
+        for name in (n for n in sides if n not in named):  # recordings that are sides of a file
+            yield partial(scheme.utterance, str(folder / RECORDING_SIDES), name, name)
+
+
+@dataclass(frozen=True)
+class _Kaldi:
+    """A Kaldi folder."""
+
+    waves: Path
+    paths: dict[str, str]
+    sides: dict[str, str]
+    """recording → "file channel" """
+    texts: dict[str, str]
+    languages: dict[str, str]
+    speakers: dict[str, str]
+
+    def recording(self, where: str, line: str) -> Utterance | None:
+        """A line of `wav.scp`."""
+        name, path = _pair(line)
+        if not name:
+            return None
+        if not path:
+            raise ManifestError(f"{where}: {name!r} has no path")
+        if name not in self.sides and self._is_split(name):
+            return None  # its sides are the recordings
+        return self.utterance(where, name, name)
+
+    def _is_split(self, file: str) -> bool:
+        return file in self.split_files
+
+    @cached_property
+    def split_files(self) -> frozenset[str]:
+        """Files whose channels are recordings of their own."""
+        return frozenset(side.split()[0] for name, side in self.sides.items() if side and side.split()[0] != name)
+
+    def segment(self, where: str, line: str) -> Utterance | None:
+        """A line of `segments`: utterance, recording, start, end, and a channel where recordings have several."""
+        columns = line.split()
+        if not columns:
+            return None
+        try:
+            name, recording, start, end, *side = columns
+            first, last = float(start), float(end)
+        except ValueError as error:
+            raise ManifestError(f"{where}: expected 'utterance recording start end'") from error
+        if len(side) > 1 or not (math.isfinite(first) and math.isfinite(last) and 0 <= first < _LONGEST):
+            raise ManifestError(f"{where}: expected 'utterance recording start end'")
+        if last != -1 and last < first:
+            raise ManifestError(f"{where}: {name} ends before it begins")
+        channel = _side(side[0], where) if side else None
+        return self.utterance(where, name, recording, first, None if last == -1 else last - first, channel)
+
+    def utterance(
+        self,
+        where: str,
+        name: str,
+        recording: str,
+        offset: float = 0.0,
+        duration: float | None = None,
+        channel: int | None = None,
+    ) -> Utterance:
+        """An utterance of a recording, with what the other files say of it."""
+        file = recording
+        if recording in self.sides:
+            columns = self.sides[recording].split()
+            if len(columns) != 2:
+                raise ManifestError(f"{where}: {RECORDING_SIDES} says {columns} of {recording}, not 'file channel'")
+            file = recording if recording in self.paths else columns[0]
+            channel = _side(columns[1], where) if channel is None else channel
+        path = self.paths.get(file)
+        if path is None:
+            raise ManifestError(f"{where}: {recording} is not in {KALDI_WAVES}")
         if path.endswith("|"):
-            raise ManifestError(f"{waves}: {name} is a command, which is not run; write its output to a file")
-    texts, languages, speakers = (
-        dict(_pairs(folder / n)) if (folder / n).exists() else {} for n in ("text", "utt2lang", "utt2spk")
-    )
-    stretches = _segments(folder / "segments", paths) if (folder / "segments").exists() else None
-    for name, recording, offset, duration in stretches or ((n, n, 0.0, None) for n in paths):
-        audio = str(folder / paths[recording])
-        yield Utterance(name, audio, offset, duration, texts.get(name), languages.get(name), speakers.get(name))
+            raise ManifestError(f"{where}: {file} is a command, which is not run; write its output to a file")
+        audio = path if "://" in path else str(self.waves.parent / path)
+        said = (self.texts.get(name), self.languages.get(name), self.speakers.get(name))
+        if any(_is_torn(value) for value in (name, *said)):
+            raise ManifestError(f"{where}: {name!r} or what is said of it is no UTF-8 text")
+        return Utterance(name, audio, offset, duration, *said, channel=channel)
+
+
+def _is_torn(value: str | None) -> bool:
+    return value is not None and any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def _side(text: str, where: str) -> int:
+    """`A` or `0` → 0, `B` or `1` → 1, and so on."""
+    if text.isascii() and text.isdigit() and int(text) < _MOST_CHANNELS:
+        return int(text)
+    if len(text) == 1 and text.isascii() and text.isalpha():
+        return ord(text.upper()) - ord("A")
+    raise ManifestError(f"{where}: {text!r} is no channel (A, B or 0, 1)")
 
 
 def _pairs(file: Path) -> Iterator[tuple[str, str]]:
-    for line in _lines(file):
+    for line in _lines(file, "surrogateescape"):
         if line.strip():
-            name, _, rest = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-            yield name, rest.strip()
+            yield _pair(line)
 
 
-def _segments(file: Path, paths: dict[str, str]) -> Iterator[tuple[str, str, float, float | None]]:
-    for number, line in enumerate(_lines(file), 1):
-        columns = line.split()
-        if not columns:
-            continue
-        try:
-            name, recording, start, end = columns
-            first, last = float(start), float(end)
-        except ValueError as error:
-            raise ManifestError(f"{file}, line {number}: expected 'utterance recording start end'") from error
-        if recording not in paths:
-            raise ManifestError(f"{file}, line {number}: {recording} is not in {KALDI_WAVES}")
-        if last != -1 and last < first:
-            raise ManifestError(f"{file}, line {number}: {name} ends before it begins")
-        yield name, recording, first, None if last == -1 else last - first  # -1: to the end
+def _pair(line: str) -> tuple[str, str]:
+    """`name rest`, separated by blanks."""
+    name, *rest = line.strip().split(None, 1) or [""]
+    return name, rest[0] if rest else ""

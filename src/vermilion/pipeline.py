@@ -136,6 +136,9 @@ class PipelineOptions:
     """restore marks and casing"""
     channels: Literal["mix", "separate"] = "mix"
     """mix = one transcript of the mean; separate = each channel transcribed and labelled"""
+    stream: str = ""
+    """which audio stream of several: its number from 1, its language, or all (each one a channel); empty = the one
+    that players take, the next one where that holds no speech"""
     route: Literal["auto", "never"] = "auto"
     """auto = segments in a language that the recogniser does not cover go to the fallback recogniser"""
     route_confidence: float = 0.5
@@ -181,6 +184,10 @@ class PipelineOptions:
         object.__setattr__(self, "language", known_language(self.language))
         for name, known in (("on_music", ON_SOUND), ("on_singing", ON_SOUND), ("on_noise", ON_NOISE)):
             check_choice(name, getattr(self, name), known)
+        if self.stream:
+            from vermilion.audio.streams import check_stream
+
+            check_stream(self.stream)
         if self.threads < 0:
             raise OptionsError(f"threads must not be negative, got {self.threads}")
         if self.batch_seconds <= 0 or self.window_seconds <= 0:
@@ -316,11 +323,14 @@ class Pipeline:
             ModelError: voice activity detection failed.
             UnsupportedLanguageError: the language is none.
         """
+        from vermilion.audio.level import raised
+
         duration = max((r.duration for r in recordings), default=0.0)
         job = Job(name, utterance_id(name), recordings, duration, known_language(language) or self.options.language)
         stages = (self.detector is not None) + self._detects_events(events)
         watch = Watch(progress, sum(r.duration for r in recordings) * stages)
         try:
+            job.recordings = recordings = [raised(r) for r in recordings]
             for recording in recordings:
                 job.warnings.extend(w for w in recording.warnings if w not in job.warnings)
                 if cached is None:
@@ -363,11 +373,31 @@ class Pipeline:
                 yield None, 1.0
 
     def _open(self, source: AudioInput, report: ProgressCallback, stopped: Event) -> Job | Failure:
+        from vermilion.audio import describe
+        from vermilion.audio.streams import others
+
+        job = self._opened(source, self.options.stream, report, stopped)
+        if isinstance(job, Failure) or job.units or self.options.stream or self.detector is None:
+            return job
+        for number in others(source):
+            other = self._opened(source, str(number), _ignore, stopped)
+            if isinstance(other, Job) and other.units:
+                job.close()
+                other.warnings.insert(0, f"its first choice of audio stream holds no speech; {number} was used instead")
+                report(Progress(describe(source), "vad", 0.0, other.duration))
+                return other
+            if isinstance(other, Job):
+                other.close()
+        return job
+
+    def _opened(self, source: AudioInput, stream: str, report: ProgressCallback, stopped: Event) -> Job | Failure:
         from vermilion.audio import describe, open_recordings
 
-        name = describe(source)
+        name, options = describe(source), self.options
         try:
-            recordings = open_recordings(source, channels=self.options.channels, max_seconds=self.options.max_seconds)
+            recordings = open_recordings(
+                source, channels=options.channels, max_seconds=options.max_seconds, stream=stream
+            )
         except VermilionError as error:
             return Failure(name, error, "audio")
         duration = max((r.duration for r in recordings), default=0.0)

@@ -5,7 +5,7 @@ All times are seconds on the original recording's timeline. Numpy arrays appear 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -302,6 +302,22 @@ class Transcript:
             "warnings": list(self.warnings),
             "failures": [_failure_to_dict(f) for f in self.failures],
         }
+
+    def shifted(self, seconds: float) -> Transcript:
+        """The same with every time later: a stretch's transcript on the time line of its recording."""
+
+        def later(item: Any) -> Any:
+            return replace(item, start=item.start + seconds, end=item.end + seconds)
+
+        return replace(
+            self,
+            sentences=[replace(later(s), words=[later(w) for w in s.words]) for s in self.sentences],
+            segments=[later(s) for s in self.segments],
+            words=[later(w) for w in self.words],
+            events=[later(e) for e in self.events],
+            languages=[later(s) for s in self.languages],
+            failures=[f if f.span is None else replace(f, span=later(f.span)) for f in self.failures],
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Transcript:

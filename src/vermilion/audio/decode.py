@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vermilion.errors import AudioError
+
 if TYPE_CHECKING:
     import soundfile
 
@@ -22,33 +24,55 @@ Block = tuple[float, NDArray[np.float32]]
 Warn = Callable[[str], None]
 
 _BLOCK_VALUES = 1 << 18
-_SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"FORM", b".snd", b"caff")
+_SNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"FORM", b".snd", b"caff", b"BW64")
 _BARE_HEADER = 100
 """bytes; a larger file without samples may come from a live source that never filled in their number"""
+_LEFT_OVER = 1 << 16
+"""bytes; more than libsndfile reads ahead, and than tags and padding take"""
 _UNKNOWN = 1 << 62
 """libsndfile reports more frames than this for a FLAC stream of unknown length, then fails at its end"""
 _ANNOUNCED = re.compile(r"data *: *(\d+) \(should be (\d+)\)")
 
 
-def decode_blocks(handle: BinaryIO, name: str, warn: Warn) -> Iterator[Block]:
-    """Decode the first audio stream of a seekable file.
+def decode_blocks(handle: BinaryIO, name: str, warn: Warn, stream: str = "") -> Iterator[Block]:
+    """Decode an audio stream of a seekable file, and of what stands behind it in the same file.
 
     Args:
-        handle: binary file at its beginning.
+        handle: binary file.
         name: for messages.
         warn: called with one sentence for everything that is wrong but does not prevent reading.
+        stream: which one of several: its number from 1, or its language; empty = the one that players take.
 
     Raises:
-        AudioError: nothing in the file can be decoded as audio.
+        AudioError: nothing in the file can be decoded as audio, or it has no such stream.
     """
-    from vermilion.audio.ffmpeg import ffmpeg_blocks
+    from vermilion.audio.members import members
 
+    first = True
+    for member in members(handle, warn):
+        try:
+            yield from _decode_member(member, name, warn, stream, lenient=not first)
+        except AudioError as error:
+            if first:
+                raise
+            warn(f"a part of the file could not be read: {error}")
+        first = False
+
+
+def _decode_member(handle: BinaryIO, name: str, warn: Warn, stream: str, lenient: bool) -> Iterator[Block]:
+    from vermilion.audio.ffmpeg import ffmpeg_blocks
+    from vermilion.audio.streams import check_single
+
+    handle.seek(0)
     outcome = _Outcome(opened=False)
     if handle.read(4) in _SNDFILE_MAGIC:
         outcome = yield from _sndfile_blocks(handle, warn)
+    if outcome.opened:
+        check_single(stream, name)
     if not outcome.finished:
         handle.seek(0)
-        yield from _skip(ffmpeg_blocks(handle, name, warn, lenient=outcome.opened), outcome.delivered)
+        lenient = lenient or outcome.opened
+        yield from _skip(ffmpeg_blocks(handle, name, warn, lenient=lenient, stream=stream), outcome.delivered)
 
 
 def _skip(blocks: Iterator[Block], count: int) -> Iterator[Block]:
@@ -69,11 +93,15 @@ class _Careful:
         """Wrap an open file."""
         self.handle = handle
         self.error: Exception | None = None
+        self.last = 0
+        """byte behind the last one that was read"""
 
     def read(self, size: int = -1) -> bytes:
         """Read, or pretend that the file ends."""
         try:
-            return self.handle.read(size)
+            data = self.handle.read(size)
+            self.last = max(self.last, self.handle.tell())
+            return data
         except (OSError, ValueError, EOFError) as error:
             self.error = error
             return b""
@@ -107,12 +135,12 @@ def _sndfile_blocks(handle: BinaryIO, warn: Warn) -> Generator[Block, None, _Out
     import soundfile
 
     handle.seek(0)
-    careful, outcome = _Careful(handle), _Outcome(opened=False)
+    careful, outcome, flac = _Careful(handle), _Outcome(opened=False), False
     try:
         with soundfile.SoundFile(careful) as file:
             if file.subtype.startswith("MPEG") or file.frames > _UNKNOWN:  # FFmpeg is better at these
                 return outcome
-            outcome.opened = True
+            outcome.opened, flac = True, file.format == "FLAC"
             yield from _read_all(file, outcome)
             if announced := _truncation(file.extra_info):
                 warn(announced)
@@ -121,6 +149,8 @@ def _sndfile_blocks(handle: BinaryIO, warn: Warn) -> Generator[Block, None, _Out
             warn("the file is damaged: what could be decoded was used")
     if careful.error is not None:
         warn(f"reading stopped early: {careful.error}")
+    if outcome.finished and flac and _size(handle) - careful.last > _LEFT_OVER:
+        outcome.finished = False  # STREAMINFO counts too few samples: FFmpeg does not go by it
     if outcome.finished and not outcome.delivered and _size(handle) > _BARE_HEADER:
         warn("the header announces no samples: what follows it was used")
         outcome.finished = False

@@ -34,6 +34,8 @@ class Decoding:
     """bytes of address space"""
     time: float = 600.0
     """seconds of wall clock and of processor"""
+    stream: str = ""
+    """which audio stream of several, as for `iter_blocks`"""
 
 
 @dataclass(frozen=True)

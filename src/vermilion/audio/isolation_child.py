@@ -57,7 +57,13 @@ def _decode(work: Decoding) -> Decoded:
     count = 0
     channels = "separate" if work.channels == "separate" else "mix"
     with contextlib.ExitStack() as stack:
-        blocks = iter_blocks(work.source, channels=channels, max_seconds=work.max_seconds, warnings=warnings)  # type: ignore[arg-type]
+        blocks = iter_blocks(
+            work.source,
+            channels=channels,  # type: ignore[arg-type]
+            max_seconds=work.max_seconds,
+            warnings=warnings,
+            stream=work.stream,
+        )
         for block in blocks:
             files = files or [stack.enter_context(track(work.target, i).open("xb")) for i in range(len(block))]
             for file, samples in zip(files, block, strict=True):

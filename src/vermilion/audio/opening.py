@@ -57,7 +57,7 @@ def load_channels(source: AudioInput, *, max_seconds: float | None = None) -> ND
 
 
 def open_recordings(
-    source: AudioInput, *, channels: Channels = "mix", max_seconds: float | None = None
+    source: AudioInput, *, channels: Channels = "mix", max_seconds: float | None = None, stream: str = ""
 ) -> list[Recording]:
     """Open a recording for work that needs random access in bounded memory.
 
@@ -65,6 +65,7 @@ def open_recordings(
         source: as for `load_audio`; 16 kHz mono arrays and recordings are used as they are, without a copy.
         channels: "mix" for one recording, "separate" for one per channel (no channel number if there is only one).
         max_seconds: longest recording allowed.
+        stream: which audio stream of several, as for `iter_blocks`.
 
     Returns:
         At least one recording; those over ten minutes lie in a temporary file until closed or forgotten.
@@ -79,7 +80,8 @@ def open_recordings(
     warnings: list[str] = []
     stores: list[_Store] = []
     try:
-        for block in iter_blocks(source, channels=channels, max_seconds=max_seconds, warnings=warnings):
+        blocks = iter_blocks(source, channels=channels, max_seconds=max_seconds, warnings=warnings, stream=stream)
+        for block in blocks:
             stores = stores or [_Store() for _ in block]
             for store, samples in zip(stores, block, strict=True):
                 store.append(samples)

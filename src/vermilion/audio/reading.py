@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from vermilion.audio.arrays import MAX_RATE, MIN_RATE, read_array
 from vermilion.audio.decode import Block, Warn, decode_blocks
 from vermilion.audio.features import SAMPLE_RATE
+from vermilion.audio.members import view
+from vermilion.audio.mixing import mixed
 from vermilion.audio.recording import Recording
 from vermilion.audio.source import AudioInput, describe, is_file, open_binary
+from vermilion.audio.streams import ALL, check_stream, count_streams
 from vermilion.errors import AudioError, AudioLimitError, OptionsError
 
 Channels = Literal["mix", "separate"]
@@ -28,14 +31,17 @@ def iter_blocks(
     channels: Channels = "mix",
     max_seconds: float | None = None,
     warnings: list[str] | None = None,
+    stream: str = "",
 ) -> Iterator[NDArray[np.float32]]:
     """Read a recording piece by piece in bounded memory.
 
     Args:
         source: any `AudioInput`.
-        channels: "mix" averages all channels, "separate" keeps them.
+        channels: "mix" averages all channels that carry sound, "separate" keeps them.
         max_seconds: longest recording allowed.
         warnings: is appended one sentence for everything that is wrong but does not prevent reading.
+        stream: which audio stream of several: its number from 1, its language, or "all" (each one a channel);
+            empty = the one that players take, the next one where that is silent.
 
     Yields:
         (channels, k) float32 in [-1, 1] at 16 kHz, k > 0; one channel for "mix".
@@ -52,19 +58,45 @@ def iter_blocks(
         if note not in notes:
             notes.append(note)
 
-    checked = _checked(_blocks(source, max_seconds, warn), describe(source), warn)
-    one_layout = _mixed(checked) if channels == "mix" else _same_channels(checked, warn)
-    yield from _limited(_resampled(one_layout), describe(source), max_seconds)
-
-
-def _blocks(source: Any, max_seconds: float | None, warn: Warn) -> Iterator[Block]:
+    wanted, name = check_stream(stream), describe(source)
     if isinstance(source, Recording):
         source = source.samples
     if not is_file(source):
-        yield from read_array(source, describe(source)).blocks()
+        blocks = read_array(source, name).blocks()
+        yield from _limited(_prepared(blocks, channels, name, warn), name, max_seconds)
         return
     with open_binary(source, max_seconds=max_seconds) as handle:
-        yield from decode_blocks(handle, describe(source), warn)
+        count = count_streams(handle) if wanted == ALL else 0
+        if count > 1:
+            several = [decode_blocks(view(handle), name, warn, str(i)) for i in range(1, count + 1)]
+            together = _side_by_side([_prepared(b, "mix", name, warn) for b in several])
+            yield from _limited(together, name, max_seconds)
+            return
+        blocks = decode_blocks(handle, name, warn, "" if wanted == ALL else wanted)
+        yield from _limited(_prepared(blocks, channels, name, warn), name, max_seconds)
+
+
+def _prepared(blocks: Iterator[Block], channels: Channels, name: str, warn: Warn) -> Iterator[NDArray[np.float32]]:
+    """Blocks as they come → (k, channels) at 16 kHz."""
+    checked = _checked(blocks, name, warn)
+    return _resampled(mixed(checked, warn) if channels == "mix" else _same_channels(checked, warn))
+
+
+def _side_by_side(tracks: list[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
+    """Mono tracks → blocks with one channel each; those that end early are silent from there."""
+    held = [np.zeros((0, 1), np.float32) for _ in tracks]
+    going = [True] * len(tracks)
+    while any(going):
+        for i, track in enumerate(tracks):
+            if going[i] and not len(held[i]):
+                block = next(track, None)
+                going[i] = block is not None
+                held[i] = held[i] if block is None else block
+        ready = [len(h) for h, g in zip(held, going, strict=True) if g]
+        count = min(ready) if ready else max(len(h) for h in held)
+        if count:
+            yield np.concatenate([np.pad(h[:count], ((0, count - len(h[:count])), (0, 0))) for h in held], axis=1)
+            held = [h[count:] for h in held]
 
 
 def _checked(blocks: Iterator[Block], name: str, warn: Warn) -> Iterator[Block]:
@@ -89,11 +121,6 @@ def check_samples(block: NDArray[np.float32], name: str, warn: Warn) -> float:
     if peak > _AUDIBLE_OVERSHOOT:
         warn(f"samples beyond full scale (up to {peak:.2f}) were clipped")
     return peak
-
-
-def _mixed(blocks: Iterator[Block]) -> Iterator[Block]:
-    for rate, block in blocks:
-        yield rate, block if block.shape[1] == 1 else block.mean(axis=1, keepdims=True)
 
 
 def _same_channels(blocks: Iterator[Block], warn: Warn) -> Iterator[Block]:

@@ -73,6 +73,7 @@ def run(terminal: Terminal, corpus: Corpus, build: Build, folder: Path | None, f
         patience=corpus.patience,
         max_seconds=build.options.max_seconds or WorkerOptions.max_seconds,
         memory=memory_of(corpus, build),
+        stream=build.options.stream,
     )
     if corpus.engine == "ray":
         return _on_ray(terminal, corpus, build, origin, folder, chosen, limits, json)

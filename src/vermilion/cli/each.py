@@ -25,12 +25,15 @@ def recordings(arguments: Sequence[str], terminal: Terminal) -> tuple[list[Item]
     Raises:
         OptionsError: there is none of them, or standard input is one and closed.
     """
-    items, problems = expand(arguments)
+    notes: list[str] = []
+    items, problems = expand(arguments, notes)
     absent = [item.name for item in items if item.path is not None and not item.path.exists()]
     if len(absent) == len(items):
         raise OptionsError("; ".join([*problems, *(f"there is no file {name}" for name in absent)]))
     if any(item.path is None for item in items):
         check_input()  # closed: say so before models are loaded
+    for note in notes:
+        terminal.say(note)
     for problem in problems:
         terminal.fail(problem)
     return items, FAILED if problems else OK

@@ -173,6 +173,9 @@ class Stages:
     """Language of all recordings, such as en or "zh mandarin"; not identified then."""
     channels: Literal["mix", "separate"] = DEFAULTS.channels
     """mix = one transcript; separate = each channel transcribed and labelled."""
+    stream: str = DEFAULTS.stream
+    """Audio stream of a file with several: its number from 1, its language (en), or all (each one a channel).
+    [default: the one that players take; the next one where it holds no speech]"""
     vad: bool = DEFAULTS.vad
     """Find the speech first."""
     events: bool = DEFAULTS.events
@@ -196,6 +199,7 @@ class Stages:
             recognizer=self.recognizer,
             language=self.language,
             channels=self.channels,
+            stream=self.stream,
             vad=self.vad,
             events=self.events,
             lid=self.lid,

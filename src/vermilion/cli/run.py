@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vermilion import formats
@@ -14,6 +15,7 @@ from vermilion.cli.inputs import Item
 from vermilion.cli.options import Output
 from vermilion.cli.progress import Meter, clock
 from vermilion.cli.reading import languages, stamp, transcript_text
+from vermilion.cli.state import Identity, State
 from vermilion.errors import ModelError, VermilionError
 from vermilion.flags import ROUTED
 from vermilion.formats import SubtitleOptions
@@ -35,18 +37,24 @@ class Run:
         self.json = json
         self.done = self.failures = self.skipped = 0
         self.several = False
+        self.state: State | None = None
+        self.identities: dict[Path, Identity | None] = {}
+        """of the recordings as they were when they were begun"""
 
     def start(self, items: list[Item]) -> list[outputs.Target]:
         """Plan the outputs and leave out what is done already."""
         self.several = len(items) > 1
         folder = self.output.output_dir
         if folder is None:
-            return [outputs.Target(item, ()) for item in items]
-        targets = outputs.plan(items, folder, self.wanted or outputs.DEFAULT_FORMATS, self.output.visualize)
-        ready = [] if self.output.overwrite else [t for t in targets if t.done()]
+            return [outputs.Target(item, (), name=n) for item, n in zip(items, outputs.names(items), strict=True)]
+        self.state = State(folder)
+        wanted = self.wanted or outputs.DEFAULT_FORMATS
+        targets = outputs.plan(items, folder, wanted, self.output.visualize, self.state)
+        ready = [] if self.output.overwrite else [t for t in targets if t.done(self.state)]
         for target in ready:
             self._skip(target)
         self.skipped = len(ready)
+        self.identities = {t.item.path: Identity.of(t.item.path) for t in targets if t.item.path}
         if ready:
             self.terminal.say(f"{_count(len(ready))} already done and skipped (--overwrite redoes them)")
         return [t for t in targets if t not in ready]
@@ -80,12 +88,13 @@ class Run:
         if isinstance(result, Failure):
             self._failed(target, result.error)
             return
-        result = replace(result, source=target.item.name)
+        result = replace(result, source=target.item.name, utterance_id=target.id)
         try:
             for path in target.paths:
                 formats.save(result, path, options=self.subtitles)
             if target.picture is not None:
                 _draw(target, result)
+            self._note(target)
         except (OSError, VermilionError) as error:
             kind = error if isinstance(error, VermilionError) else ModelError(f"cannot write the outputs: {error}")
             self._failed(target, kind)
@@ -93,6 +102,12 @@ class Run:
         self.done += 1
         self._remarks(target, result)
         self._show(target, result)
+
+    def _note(self, target: outputs.Target) -> None:
+        """Keep what the outputs were made of."""
+        identity = self.identities.get(target.item.path) if target.item.path else None
+        if self.state is not None and identity is not None:
+            self.state.note(target.all, identity)
 
     def _failed(self, target: outputs.Target, error: VermilionError) -> None:
         self.failures += 1

@@ -71,10 +71,11 @@ def decoded(
         place,
         folder / f"item-{os.getpid()}",
         utterance.audio,
-        channels,
+        _how(utterance, channels),
         options.max_seconds,
         options.decode_memory,
         options.decode_seconds,
+        options.stream,
     )
     try:
         found = decode(work)
@@ -89,17 +90,27 @@ def decoded(
 
 def recordings(utterance: Utterance, tracks: Sequence[NDArray[np.int16]], warnings: Sequence[str]) -> list[Recording]:
     """The recordings of an item: its mix, or its channels with their numbers."""
-    numbers = range(len(tracks)) if len(tracks) > 1 else [None]
+    numbers: Sequence[int | None] = range(len(tracks)) if len(tracks) > 1 else [None]
+    if utterance.channel is not None:
+        if utterance.channel >= len(tracks):
+            raise AudioError(f"{utterance.audio} has {len(tracks)} channels; its line asks for {utterance.channel + 1}")
+        tracks, numbers = [tracks[utterance.channel]], [utterance.channel]
     return [Recording(utterance.audio, t, n, list(warnings)) for t, n in zip(tracks, numbers, strict=True)]
+
+
+def _how(utterance: Utterance, channels: str) -> str:
+    """A line that names a channel needs them apart."""
+    return channels if utterance.channel is None else "separate"
 
 
 def _read_here(item: Utterance, limits: WorkerOptions, channels: str) -> list[Recording]:
     """Decode in this process."""
     warnings: list[str] = []
-    how: Channels = "separate" if channels == "separate" else "mix"
+    how: Channels = "separate" if _how(item, channels) == "separate" else "mix"
     blocks: list[NDArray[np.int16]] = []
     began = time.monotonic()
-    for block in iter_blocks(item.source(), channels=how, max_seconds=limits.max_seconds, warnings=warnings):
+    source, longest = item.source(), limits.max_seconds
+    for block in iter_blocks(source, channels=how, max_seconds=longest, warnings=warnings, stream=limits.stream):
         blocks.append(np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2"))
         if time.monotonic() - began > limits.decode_seconds:
             raise AudioError(f"cannot read {item.audio}: decoding took longer than {limits.decode_seconds:g} seconds")

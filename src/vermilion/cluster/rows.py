@@ -34,11 +34,15 @@ def row(utterance: Utterance, transcript: Transcript, origin: Provenance, *, sal
         salt: of the hashes in the place of paths; empty = paths stay.
 
     Returns:
-        `id` first, then `Transcript.to_dict()`, `manifest` (what else its line said) and `provenance`.
+        `id` first, then `Transcript.to_dict()`, `manifest` (what else its line said) and `provenance`. Times are
+        those of the recording, also where the line names a stretch of it: `offset_s` says where that begins, `dur_s`
+        how long it is.
     """
     said = utterance.to_dict()
-    result = transcript.to_dict()
+    result = (transcript.shifted(utterance.offset) if utterance.offset else transcript).to_dict()
     result["uttid"], result["wav_path"] = utterance.id, utterance.audio
+    if utterance.offset:
+        result["offset_s"] = utterance.offset
     found = {"id": utterance.id, **result, "manifest": {k: v for k, v in said.items() if k != "id"}}
     return {**_redacted(found, utterance, salt), "provenance": origin.to_dict()}
 

@@ -63,6 +63,8 @@ class WorkerOptions:
     """Bytes that reading one recording may take."""
     max_seconds: float = 8 * 3600.0
     """Longest recording."""
+    stream: str = ""
+    """Which audio stream of several, as for `iter_blocks`."""
     memory: int = 0
     """Bytes of address space of a worker; 0 = no limit."""
     gpus: int = 0

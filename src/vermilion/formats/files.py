@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 from pathlib import Path
 
 from vermilion.errors import FormatError
+
+_PART_BYTES = 100
+_SPACE, _RIGHTS = "free some space or choose another folder", "choose a folder that you may write to"
+_ADVICE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENAMETOOLONG: "choose a shorter name, or a folder with a shorter path",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EISDIR: "it is a folder; choose another name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 def write_atomically(path: str | Path, data: str | bytes) -> Path:
@@ -34,8 +51,18 @@ def write_atomically(path: str | Path, data: str | bytes) -> Path:
         _replace(target, content)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise FormatError(f"cannot write {target}: {reason}; choose another folder or free some space") from error
+        raise FormatError(f"cannot write {target}: {reason}; {advice(error)}") from error
     return target
+
+
+def advice(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    return _ADVICE.get(error.errno or 0, "choose another folder")
+
+
+def shortened(name: str, most: int) -> str:
+    """The beginning of a name that takes so many bytes at most."""
+    return os.fsencode(name)[:most].decode(errors="ignore")
 
 
 def encoded(text: str) -> bytes:
@@ -45,7 +72,8 @@ def encoded(text: str) -> bytes:
 
 def _replace(target: Path, content: bytes) -> None:
     # not tempfile: its files are private to the user, ours should follow the umask as any output does
-    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
+    short = shortened(target.name, _PART_BYTES)
+    part = target.with_name(f".{short}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
             file.write(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +20,9 @@ class _Scalar(Protocol):
     """A number of numpy or torch."""
 
     def item(self) -> Any: ...
+
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def render_json(transcript: Transcript) -> str:
@@ -87,9 +91,10 @@ def parse_jsonl(text: str) -> list[Transcript]:
 def _dumps(transcript: Transcript, indent: int | None) -> str:
     try:
         data = _finite(transcript.to_dict())
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
     except (TypeError, ValueError) as error:
         raise FormatError(f"the result of {transcript.source!r} cannot be written as JSON: {error}") from error
+    return _LONE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # bytes of file names that are no text survive
 
 
 def _finite(value: Any) -> Any:

@@ -17,6 +17,9 @@ from vermilion.transcript import Sentence, Transcript
 _NOTES = 4  # columns that the notes around a sung line take
 _LEAD = 0.5  # s by which the edge of a cue may stand off from the first or last word: segments include some silence
 
+_TOGETHER = 0.1
+"""seconds between the starts of texts that nobody could read one after the other"""
+
 
 @dataclass(frozen=True)
 class SubtitleOptions:
@@ -204,7 +207,7 @@ def _settled(
     pieces: Sequence[_Piece], channel: int | None, duration: float, options: SubtitleOptions, step: int
 ) -> list[Cue]:
     """Give the cues of one channel their final times: ordered, apart, long enough to read where there is room."""
-    pieces = sorted(pieces, key=lambda p: p.start)
+    pieces = _apart(sorted(pieces, key=lambda p: p.start))
     starts: list[int] = []
     for piece in pieces:  # in steps; equal or reversed starts are moved apart
         starts.append(max(round(to_ms(piece.start) / step), starts[-1] + 1 if starts else 0))
@@ -215,6 +218,26 @@ def _settled(
         end = max(round(end / step), starts[i] + 1)
         found.append(Cue(starts[i] * step, end * step, piece.lines, channel))
     return found
+
+
+def _apart(pieces: list[_Piece]) -> list[_Piece]:
+    """Texts that begin together share their time by their length: each would be gone at once else."""
+    found: list[_Piece] = []
+    rest = pieces
+    while rest:
+        count = next((i for i, p in enumerate(rest) if p.start - rest[0].start >= _TOGETHER), len(rest))
+        found += _shared(rest[:count])
+        rest = rest[count:]
+    return sorted(found, key=lambda p: p.start)
+
+
+def _shared(group: list[_Piece]) -> list[_Piece]:
+    if len(group) == 1:
+        return group
+    start, end = group[0].start, max(p.end for p in group)
+    widths = [1 + sum(map(display_width, p.lines)) for p in group]
+    edges = [start + (end - start) * sum(widths[:i]) / sum(widths) for i in range(len(group) + 1)]
+    return [replace(p, start=a, end=b) for p, a, b in zip(group, edges, edges[1:], strict=False)]
 
 
 def _end(piece: _Piece, start: int, following: int | None, duration: float, options: SubtitleOptions) -> int:
