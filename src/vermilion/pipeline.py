@@ -139,6 +139,8 @@ class PipelineOptions:
     stream: str = ""
     """which audio stream of several: its number from 1, its language, or all (each one a channel); empty = the one
     that players take, the next one where that holds no speech"""
+    raise_quiet: bool = True
+    """raise the level of very quiet speech before it is looked for, and say so"""
     route: Literal["auto", "never"] = "auto"
     """auto = segments in a language that the recogniser does not cover go to the fallback recogniser"""
     route_confidence: float = 0.5
@@ -330,7 +332,8 @@ class Pipeline:
         stages = (self.detector is not None) + self._detects_events(events)
         watch = Watch(progress, sum(r.duration for r in recordings) * stages)
         try:
-            job.recordings = recordings = [raised(r) for r in recordings]
+            if self.options.raise_quiet:
+                job.recordings = recordings = [raised(r) for r in recordings]
             for recording in recordings:
                 job.warnings.extend(w for w in recording.warnings if w not in job.warnings)
                 if cached is None:

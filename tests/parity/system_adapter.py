@@ -101,6 +101,10 @@ def load_system(root, cfg):
         lid=cfg.get("enable_lid", True),
         punctuation=cfg.get("enable_punc", True),
         events=False,
+        on_music="keep",
+        on_singing="keep",
+        on_noise="keep",
+        raise_quiet=False,
         word_edges="model",  # the published code gives words the times of its CTC head
         decoding=decoding,
     )

@@ -23,32 +23,34 @@ _QUIET = 10 ** (-34 / 20)
 """levels below this are raised"""
 _NOTHING = 10 ** (-72 / 20)
 """levels below this are the noise of the converter, not speech: 8 steps of 16 bits"""
+_CHANGING = 10 ** (10 / 20)
+"""speech rises so far above the middle of its frames, at least; steady noise stays within 4 dB"""
 _TARGET = 10 ** (-14 / 20)
 _MOST = 10 ** (45 / 20)
 _IN_MEMORY = 600 * SAMPLE_RATE
 
 
 def raised(recording: Recording) -> Recording:
-    """Raise the level of a very quiet recording, and say so in its warnings; others come back as they are.
+    """Raise the level of very quiet speech, and say so in the warnings; steady noise and others come back as they are.
 
     Raises:
         AudioError: the temporary folder is full.
     """
-    level = level_of(recording.samples)
-    if not _NOTHING < level < _QUIET:
+    level, middle = levels_of(recording.samples)
+    if not _NOTHING < level < _QUIET or level < _CHANGING * middle:
         return recording
     gain = min(_MOST, _TARGET / level)
     note = f"it is very quiet ({_decibels(level):.0f} dB): its level was raised by {_decibels(gain):.0f} dB"
     return replace(recording, samples=_scaled(recording.samples, gain), warnings=[*recording.warnings, note])
 
 
-def level_of(samples: NDArray[np.float32] | NDArray[np.int16]) -> float:
-    """The peak that one frame of 10 ms in 200 exceeds, full scale = 1; 0 for nothing."""
+def levels_of(samples: NDArray[np.float32] | NDArray[np.int16]) -> tuple[float, float]:
+    """The peak that one frame of 10 ms in 200 exceeds, and that of the middle one; full scale = 1, 0 for nothing."""
     peaks = [_peaks(block) for block in _blocks(samples)]
     if not peaks:
-        return 0.0
+        return 0.0, 0.0
     found = np.sort(np.concatenate(peaks))
-    return float(found[-1 - int(_LOUD_SHARE * len(found))])
+    return float(found[-1 - int(_LOUD_SHARE * len(found))]), float(found[len(found) // 2])
 
 
 def _blocks(samples: NDArray[np.float32] | NDArray[np.int16]) -> Iterator[NDArray[np.float32]]:
