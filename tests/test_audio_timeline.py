@@ -273,10 +273,16 @@ def test_one_channel_among_many_keeps_its_level_and_two_voices_their_mean():
 
 @pytest.mark.parametrize("decibels", [-43, -53])
 def test_very_quiet_recordings_are_raised_and_say_so(decibels):
-    samples = (tone(2.0) * 10 ** (decibels / 20) * 32768).round().astype(np.int16)
+    syllables = np.repeat(np.tile([1.0, 0.0, 0.0], 7), len(tone(2.0)) // 21 + 1)[: len(tone(2.0))]
+    samples = (tone(2.0) * syllables * 10 ** (decibels / 20) * 32768).round().astype(np.int16)
     got = raised(Recording("q", samples))
     assert 0.1 < np.abs(got.slice(0, 2)).max() <= 0.25
     assert "very quiet" in got.warnings[0]
+
+
+def test_steady_noise_is_not_raised():
+    hiss = Recording("h", np.random.default_rng(2).normal(0, 0.001, 32000).astype(np.float32))
+    assert raised(hiss) is hiss
 
 
 @pytest.mark.parametrize("peak", [0.0, 1e-4, 0.05, 0.9])
