@@ -246,13 +246,18 @@ def judged(
 COLUMNS = ("cuts", "hours", "with text", "crashed", "runaway", "silent change", "bare runaway")
 
 
+def _title(model: str) -> str:
+    """What a table calls a model: its name, or the end of its folder's path."""
+    return "/".join(Path(model).parts[-2:])
+
+
 def run_table(args: argparse.Namespace) -> None:
     """Counts per model and kind, and of each flag."""
     groups: dict[str, list[dict]] = defaultdict(list)
     for path in args.results:
         for line in map(json.loads, path.read_text("utf-8").splitlines()):
             for kind in (line["kind"], "all"):
-                groups[f"{Path(line['model']).name} {kind}"].append(line)
+                groups[f"{_title(line['model'])} {kind}"].append(line)
     counted = {name: counts(lines) for name, lines in groups.items()}
     flags = sorted({flag for found in counted.values() for flag in found["flags"]})
     print("| model, content | " + " | ".join([*COLUMNS, *flags]) + " |\n|---|" + "---:|" * (len(COLUMNS) + len(flags)))
