@@ -144,7 +144,6 @@ class Builder:
             raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}{near}")
         if self.name not in known:
             catalogue.check_models_dir(Path(str(self.name)))
-            raise CheckpointError(f"{str(self.name)!r} is neither a model folder nor one of: {names}")
         limit_numpy()
 
     @property
