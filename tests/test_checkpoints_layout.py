@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 from dataclasses import replace
 
@@ -112,7 +113,8 @@ def test_every_tensor_of_the_published_restorer_has_its_place(real):
 @pytest.mark.parametrize(("sizes", "count"), [({}, 45), ({"N2": 0, "S2": 0}, 37), ({"odim": 3}, 45)])
 def test_detectors_have_as_many_tensors_as_published(sizes, count):
     args = {"idim": 80, "R": 8, "M": 1, "H": 256, "P": 128, "N1": 20, "S1": 1, "N2": 20, "S2": 1, "odim": 1, **sizes}
-    assert len(shapes.detector_shapes(Checkpoint(pathlib.Path("x"), args, {}))) == count
+    state = {f"dfsmn.fsmns.{i}.fc2.weight": torch.empty(1) for i in range(7)}
+    assert len(shapes.detector_shapes(Checkpoint(pathlib.Path("x"), args, state))) == count
 
 
 def test_the_imitations_load_run_convert_and_pass(real, tmp_path, capsys):
@@ -166,8 +168,8 @@ def test_missing_layers_are_an_error(tmp_path):
     torch.save(data, folder / "model.pth.tar")
     with pytest.raises(CheckpointError, match=r"decoder\.layer_stack\. has no number 0"):
         AedRecognizer.from_pretrained(folder)
-    assert layer_count(state, "decoder.") == 2
-    assert layer_count(state, "lid_decoder.") == 0
+    assert layer_count(state, "decoder.layer_stack.") == 2
+    assert layer_count(state, "lid_decoder.layer_stack.") == 0
 
 
 def test_heads_are_those_of_the_position_bias(tmp_path, caplog):
@@ -196,7 +198,7 @@ def test_sizes_that_contradict_are_said_and_borne(tmp_path, caplog):
     assert text_of(folder) == text_of(write_aed(tmp_path / "same"))
     assert "odim is 99, but the embedding has 15 rows" in caplog.text
     assert "n_layers_enc is 7" in caplog.text
-    with pytest.raises(CheckpointError, match="not a whole number"):
+    with pytest.raises(CheckpointError, match="a whole number of at most"):
         encoder_layout(replace(read_checkpoint(folder), args={**BASE, "d_model": "16"}))
 
 
@@ -358,6 +360,139 @@ def test_what_is_wrong_is_said(tmp_path, capsys):
     assert any("n_layers_dec is 3" in remark for remark in found["FireRedASR2-AED"]["remarks"])
     assert "has 1 entries, the model 10" in found["FireRedLID"]["problems"][0]
     assert "is not a checkpoint" in found["FireRedVAD"]["problems"][0]
+
+
+def test_a_detectors_blocks_are_those_of_its_file(tmp_path, caplog):
+    folder = edited(write_vad(tmp_path / "vad"), {"R": 7})
+    same = write_vad(tmp_path / "same")
+    found = [VoiceActivityDetector.from_pretrained(f).detect(AUDIO[0]).probabilities for f in (folder, same)]
+    np.testing.assert_array_equal(*found)
+    assert "R is 7, but the file holds 3 memory blocks" in caplog.text
+    assert "R is 7" in inspect_model(folder).remarks[0]
+
+
+def damaged(root, rng):
+    """Damage one file of a models directory; returns its model folder."""
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.stat().st_size and p.name != "config.yaml")
+    victim = files[rng.integers(len(files))]
+    content = bytearray(victim.read_bytes())
+    kind = rng.integers(4)
+    if kind == 0:
+        content = content[: rng.integers(len(content))]
+    elif kind == 1:
+        for place in rng.integers(len(content), size=16):
+            content[place] ^= 1 << rng.integers(8)
+    elif kind == 2:
+        content = bytearray(files[rng.integers(len(files))].read_bytes())
+    else:
+        content = bytearray(rng.bytes(len(content)))
+    victim.unlink()
+    victim.write_bytes(content)
+    return next(p for p in victim.parents if (p / "model.pth.tar").exists() or p == root)
+
+
+def loads(folder, model):
+    loaders = {
+        "FireRedASR2-AED": AedRecognizer,
+        "FireRedASR2-LLM": LlmRecognizer,
+        "FireRedLID": LanguageIdentifier,
+        "FireRedPunc": PunctuationRestorer,
+        "FireRedVAD": VoiceActivityDetector,
+    }
+    try:
+        loaders[model].from_pretrained(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_damaged_folders_end_in_a_report(tmp_path, seed):
+    """What is said to run loads; what is damaged ends neither in a traceback nor in waiting."""
+    root = everything(tmp_path / "models")
+    folder = damaged(root, np.random.default_rng(seed))
+    for report in inspect(root):
+        assert report.runs or report.problems
+        if report.folder == folder and report.runs and report.model in ("FireRedASR2-AED", "FireRedLID", "FireRedPunc"):
+            assert loads(folder, report.model)
+
+
+@pytest.mark.parametrize(
+    ("model", "args"),
+    [
+        ("FireRedVAD/VAD", {"R": "x"}),
+        ("FireRedVAD/VAD", {"M": 10**9}),
+        ("FireRedVAD/VAD", {"H": 10**9}),
+        ("FireRedPunc", {"odim": "x"}),
+        ("FireRedPunc", {"cls_id": 10**6}),
+        ("FireRedASR2-AED", {"d_model": float("nan")}),
+        ("FireRedLID", {"kernel_size": None}),
+    ],
+)
+def test_hostile_sizes_are_refused_by_check_and_loader(tmp_path, model, args):
+    root = everything(tmp_path / "models")
+    report = inspect_model(edited(root / model, args))
+    assert not report.runs
+    assert not loads(root / model, model.partition("/")[0])
+
+
+def test_the_language_model_of_the_large_recogniser_is_looked_at(tmp_path):
+    def problems(change):
+        root = write_llm(tmp_path / f"{change.__name__}")
+        (root / "dict.txt").touch()
+        change(root / "Qwen2-7B-Instruct")
+        return " ".join(inspect_model(root).problems)
+
+    def shard(qwen):
+        next(qwen.glob("*.safetensors")).write_bytes(b"junk" * 99)
+
+    def tokenizer(qwen):
+        (qwen / "tokenizer.json").write_text("{")
+
+    def width(qwen):
+        config = json.loads((qwen / "config.json").read_text())
+        (qwen / "config.json").write_text(json.dumps({**config, "hidden_size": "x"}))
+
+    def layers(qwen):
+        config = json.loads((qwen / "config.json").read_text())
+        (qwen / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
+
+    def lora(qwen):
+        key = "llm.base_model.model.model.layers.1.mlp.up_proj.lora_A.default.weight"
+        edited(qwen.parent, state={key: torch.zeros(4, 7)})
+
+    assert "is damaged" in problems(shard)
+    assert "tokenizer.json is damaged" in problems(tokenizer)
+    assert "hidden_size is 'x'" in problems(width)
+    assert "num_hidden_layers is 1000000000" in problems(layers)
+    assert "LoRA weights of llm.base_model.model.model.layers.1.mlp.up_proj do not fit" in problems(lora)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are of POSIX")
+@pytest.mark.parametrize("name", ["dict.txt", "cmvn.ark", "model.pth.tar"])
+def test_pipes_in_a_folder_are_not_waited_for(tmp_path, name):
+    folder = write_lid(tmp_path / "lid")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert not inspect_model(folder).runs
+    with pytest.raises(CheckpointError):
+        LanguageIdentifier.from_pretrained(folder)
+
+
+def test_settings_of_a_conversion_must_be_settings(tmp_path):
+    from safetensors.torch import save_file
+
+    folder = write_lid(tmp_path / "FireRedLID")
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors", metadata={"args": "[1]"})
+    assert "hyper-parameters of the type list" in inspect_model(folder).problems[0]
+
+
+def test_one_folder_costs_no_other(tmp_path, capsys):
+    good = write_lid(tmp_path / "FireRedLID")
+    assert main(["models", "check", str(tmp_path / "none"), str(good)]) == 1
+    out, err = capsys.readouterr()
+    assert "will run" in out
+    assert "not there" in err
 
 
 def test_folders_that_are_none(tmp_path, capsys):

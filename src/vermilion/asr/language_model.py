@@ -13,7 +13,7 @@ from vermilion.asr.prompt import END, PADDING, SPEECH, START
 from vermilion.checkpoints.reader import require_files
 from vermilion.decoding.options import Weights
 from vermilion.errors import CheckpointError, MissingDependencyError, ModelError, OptionsError, VermilionError
-from vermilion.runtime import Runtime
+from vermilion.runtime import Runtime, free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -359,7 +359,7 @@ def require_memory(needed: int, device: torch.device) -> None:
 
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-    elif device.type == "cpu" and (found := _free_memory()) is not None:
+    elif device.type == "cpu" and (found := free_memory()) is not None:
         free = found
     else:
         return
@@ -380,14 +380,6 @@ def _require_room(config: Mapping[str, Any], weights: Weights, runtime: Runtime,
         stored = str(config.get("torch_dtype") or config.get("dtype") or "float32")
         read = runtime.precision if weights != "full" else stored if stored in BYTES else "float32"
         require_memory(memory_needed(config, "full", read), torch.device("cpu"))
-
-
-def _free_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _too_large(needed: int, reason: str) -> str:

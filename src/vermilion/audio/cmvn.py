@@ -28,6 +28,8 @@ def read_matrix(path: str | Path) -> NDArray[np.float64]:
         CheckpointError: the file is missing, of another kind, or its size does not fit its header.
     """
     file = Path(path)
+    if file.exists() and not file.is_file():  # a pipe of that name would keep us waiting
+        raise CheckpointError(f"cannot read the statistics {file}: it is no file")
     try:
         with file.open("rb") as stream:
             return _read_matrix(stream, file)

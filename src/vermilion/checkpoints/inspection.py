@@ -15,13 +15,23 @@ from typing import Any, Literal
 from vermilion.audio.cmvn import read_cmvn
 from vermilion.checkpoints import catalogue, shapes
 from vermilion.checkpoints.catalogue import KNOWN, ModelEntry
-from vermilion.checkpoints.layout import decoder_layout, encoder_layout
+from vermilion.checkpoints.layout import (
+    decoder_layout,
+    detector_layout,
+    encoder_layout,
+    layer_count,
+    whole,
+    whole_number,
+)
 from vermilion.checkpoints.reader import (
     PUBLISHED_NAME,
     Checkpoint,
     key_problems,
     read_checkpoint,
     read_dictionary,
+    read_settings,
+    read_text,
+    require_file,
     without_constants,
 )
 from vermilion.checkpoints.shapes import Shapes
@@ -117,18 +127,20 @@ def inspect(folder: str | Path) -> list[ModelReport]:
 
 def inspect_model(folder: Path) -> ModelReport:
     """Look at one model folder; whatever is wrong with it stands in the report."""
-    report = ModelReport(folder, "")
+    known = _named(folder)
+    report = ModelReport(folder, known.name if known else "")
     try:
+        report = replace(report, files=_files(folder, known))
         checkpoint = read_checkpoint(folder)
-        known = _named(folder) or _by_keys(checkpoint)
+        if known is None and (known := _by_keys(checkpoint)) is not None:
+            report = replace(report, model=known.name, files=_files(folder, known))
         if known is None:
             return replace(report, problems=["its weights are those of no model that Vermilion knows"])
-        report = replace(report, model=known.name, files=_files(folder, known))
         return _examined(report, checkpoint, known)
     except VermilionError as error:
-        named = _named(folder)
-        name = named.name if named else report.model
-        return replace(report, model=name, files=_files(folder, named), problems=[str(error)])
+        return replace(report, problems=[str(error)])
+    except OSError as error:
+        return replace(report, problems=[f"cannot read {error.filename or folder}: {error.strerror or error}"])
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -218,7 +230,9 @@ def _identifier(folder: Path, checkpoint: Checkpoint) -> _Found:
 
 
 def _language_model(folder: Path, checkpoint: Checkpoint) -> _Found:
-    sizes = {name: int(checkpoint.arg(name)) for name in ("odim", "embedding_dim", "num_layers")}
+    sizes = {name: whole_number(checkpoint, name) for name in ("odim", "embedding_dim", "num_layers")}
+    if min(sizes.values()) < 1 or sizes["num_layers"] > len(checkpoint.state):
+        raise CheckpointError(f"{checkpoint.path} has impossible sizes: {sizes}")
     state = dict(checkpoint.state)
     if checkpoint.args.get("tie_weights") and "embedding.weight" in state:
         state.setdefault("fc.weight", state["embedding.weight"])
@@ -227,44 +241,90 @@ def _language_model(folder: Path, checkpoint: Checkpoint) -> _Found:
 
 
 def _detector(folder: Path, checkpoint: Checkpoint) -> _Found:
-    sizes = {name: checkpoint.arg(name) for name in shapes.DETECTOR_SIZES}
-    return _Found(sizes, shapes.detector_shapes(checkpoint), checkpoint.state)
+    layout = detector_layout(checkpoint)
+    return _Found(layout.sizes, shapes.detector_shapes(checkpoint), checkpoint.state, list(layout.remarks))
 
 
 def _restorer(folder: Path, checkpoint: Checkpoint) -> _Found:
-    bert, labels = _json(folder / "chinese-lert-base" / "config.json"), int(checkpoint.arg("odim"))
-    problems = _tried(lambda: read_dictionary(folder / "out_dict", labels))
-    problems += _tried(lambda: read_dictionary(folder / "chinese-bert-wwm-ext_vocab.txt"))
-    sizes = {name: bert.get(name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")} | {"odim": labels}
-    expected = shapes.punctuation_shapes(bert, labels)
-    return _Found(sizes, expected, without_constants(checkpoint.state), problems=problems)
+    bert, labels = read_settings(folder / "chinese-lert-base" / "config.json"), whole_number(checkpoint, "odim")
+    sizes = {name: shapes.positive(bert, name) for name in ("num_hidden_layers", "hidden_size", "vocab_size")}
+    held = layer_count(checkpoint.state, "bert.encoder.layer.")
+    if sizes["num_hidden_layers"] != held:
+        raise CheckpointError(f"config.json speaks of {sizes['num_hidden_layers']} layers, the file holds {held}")
+    marks = read_dictionary(folder / "out_dict", labels)
+    words = read_dictionary(folder / "chinese-bert-wwm-ext_vocab.txt")
+    read_text(folder / "chinese-lert-base" / "vocab.txt")
+    if (folder / "chinese-lert-base" / "tokenizer_config.json").exists():
+        read_settings(folder / "chinese-lert-base" / "tokenizer_config.json")
+    shapes.check_punctuation(
+        folder, shapes.bert_config(bert, labels), marks, len(words), whole_number(checkpoint, "cls_id")
+    )
+    state = without_constants(checkpoint.state)
+    return _Found({**sizes, "odim": labels}, shapes.punctuation_shapes(bert, labels), state)
 
 
 def _large_recogniser(folder: Path, own: Checkpoint) -> _Found:
     first = read_checkpoint(folder, "asr_encoder.pth.tar")
     encoder = Checkpoint(own.path, first.args, {**first.state, **own.state})
-    layout, qwen = encoder_layout(encoder), _json(folder / _QWEN / "config.json")
-    width, rate = int(qwen.get("hidden_size") or 0), int(own.args.get("encoder_downsample_rate", 2))
+    layout, qwen = encoder_layout(encoder), read_settings(folder / _QWEN / "config.json")
+    held, parameters = _language_model_shapes(folder / _QWEN)
+    width, layers = shapes.positive(qwen, "hidden_size"), layer_count(held, "model.layers.")
+    wanted = shapes.qwen_shapes(qwen, layers)
+    rate = whole(own.args.get("encoder_downsample_rate", 2), "the hyper-parameter encoder_downsample_rate")
     expected = shapes.encoder_shapes(encoder) | shapes.adapter_shapes(layout.sizes["d_model"], width, rate)
     state = {k: v for k, v in without_constants(encoder.state).items() if not k.startswith("llm.")}
-    lora = {k: v for k, v in own.state.items() if k.startswith("llm.")}
+    lora = {k: tuple(v.shape) for k, v in own.state.items() if k.startswith("llm.")}
+    problems = [f"{_QWEN}: {problem}" for problem in key_problems(wanted, held)] + _lora_problems(lora, wanted)
+    if shapes.positive(qwen, "num_hidden_layers") != layers:
+        problems.append(f"{_QWEN}/config.json speaks of {qwen['num_hidden_layers']} layers, its files hold {layers}")
+    problems += _tried(lambda: _check_tokenizer(folder / _QWEN / "tokenizer.json"))
     remarks = [*layout.remarks, "word times need FireRedASR2-AED beside it, whose encoder takes memory of its own"]
     remarks += (
         [] if lora or not own.args.get("use_lora") else ["its args speak of LoRA weights, which it does not hold"]
     )
-    sizes = {**layout.sizes, "qwen_layers": qwen.get("num_hidden_layers"), "qwen_width": width, "lora": len(lora) // 2}
-    return _Found(sizes, expected, state, remarks, more_parameters=_qwen_parameters(qwen))
+    sizes = {**layout.sizes, "qwen_layers": layers, "qwen_width": width, "lora": len(lora) // 2}
+    return _Found(sizes, expected, state, remarks, problems, parameters)
 
 
-def _qwen_parameters(config: Mapping[str, Any]) -> int:
-    width, inner, layers, heads, vocabulary = (
-        int(config.get(name) or 0)
-        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    )
-    groups = int(config.get("num_key_value_heads") or heads)
-    attention = 2 * width * width + 2 * width * (width // max(heads, 1)) * groups
-    tables = 1 if config.get("tie_word_embeddings") else 2
-    return layers * (attention + 3 * width * inner) + tables * width * vocabulary
+def _language_model_shapes(folder: Path) -> tuple[Shapes, int]:
+    """Keys and shapes that the headers of safetensors files name, and the number of weights."""
+    from safetensors import SafetensorError, safe_open
+
+    found: Shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(require_file(path), framework="pt") as file:
+                found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}; fetch it again") from error
+    return found, sum(math.prod(shape) for shape in found.values())
+
+
+def _lora_problems(lora: Shapes, layers: Shapes) -> list[str]:
+    """In what the LoRA weights do not fit the layers that they are added to."""
+    names = {key.removesuffix(".default.weight").rpartition(".")[0] for key in lora}
+    wrong = [name for name in sorted(names) if not _lora_fits(name, lora, layers)]
+    return [f"the LoRA weights of {', '.join(wrong[:4])} do not fit the language model"] if wrong else []
+
+
+def _lora_fits(name: str, lora: Shapes, layers: Shapes) -> bool:
+    a, b = (lora.get(f"{name}.lora_{half}.default.weight", ()) for half in "AB")
+    layer = layers.get(name.removeprefix("llm.base_model.model.") + ".weight")
+    return len(a) == len(b) == 2 and a[0] == b[1] and layer == (b[0], a[1])
+
+
+def _check_tokenizer(path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    require_file(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    control = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
+    missing = [token for token in control if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise CheckpointError(f"{path} knows no {', '.join(missing)}: not that of a Qwen2 chat model")
 
 
 _EXAMINERS: dict[str, Callable[[Path, Checkpoint], _Found]] = {
@@ -291,16 +351,6 @@ def _tried(read: Callable[[], object]) -> list[str]:
     except VermilionError as error:
         return [str(error)]
     return []
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds no settings")
-    return data
 
 
 # ---- releases

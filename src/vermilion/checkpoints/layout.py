@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vermilion.checkpoints.reader import Checkpoint
 from vermilion.errors import CheckpointError
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ENCODER_DEPTH = ("n_layers_enc",)
 DECODER_DEPTHS = {"decoder.": ("n_layers_dec",), "lid_decoder.": ("n_layers_lid_dec", "n_layers_dec")}
 """decoder → hyper-parameters that may tell its depth, the first that is there counts"""
+LARGEST = 10**7
+"""far above any size, vocabulary or id"""
+DETECTOR_SIZES = ("idim", "R", "M", "H", "P", "N1", "S1", "N2", "S2", "odim")
 _STACK = "layer_stack."
 _HEADS = "encoder.layer_stack.0.mhsa.pos_bias_u"
 log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ def encoder_layout(checkpoint: Checkpoint) -> Layout:
     Raises:
         CheckpointError: a size is missing or impossible, or layers are missing.
     """
-    sizes = {name: _number(checkpoint, name) for name in ("idim", "d_model", "kernel_size")}
+    sizes = {name: whole_number(checkpoint, name) for name in ("idim", "d_model", "kernel_size")}
     heads, head_remarks = _heads(checkpoint)
     layers, layer_remarks = _depth(checkpoint, "encoder.", ENCODER_DEPTH)
     sizes |= {"n_head": heads, "n_layers_enc": layers}
@@ -66,7 +69,7 @@ def decoder_layout(checkpoint: Checkpoint, prefix: str) -> Layout:
     Raises:
         CheckpointError: a size is missing or impossible, or layers are missing.
     """
-    width = _number(checkpoint, "d_model")
+    width = whole_number(checkpoint, "d_model")
     heads, _ = _heads(checkpoint)
     if width < 1 or heads < 1 or width % heads:
         raise CheckpointError(f"{checkpoint.path} has impossible sizes: d_model {width}, n_head {heads}")
@@ -75,6 +78,24 @@ def decoder_layout(checkpoint: Checkpoint, prefix: str) -> Layout:
     tied = _tied_remarks(checkpoint, prefix)
     sizes = {"d_model": width, "n_head": heads, "n_layers_dec": layers, "vocabulary": vocabulary}
     return Layout(sizes, (*remarks, *more, *tied))
+
+
+def detector_layout(checkpoint: Checkpoint) -> Layout:
+    """Sizes of a FireRedVAD network; the number of its memory blocks is that of the file.
+
+    Raises:
+        CheckpointError: a size is missing or impossible, or blocks are missing.
+    """
+    sizes = {name: whole_number(checkpoint, name) for name in DETECTOR_SIZES}
+    blocks = 1 + _counted(checkpoint, "dfsmn.fsmns.")
+    remarks: tuple[str, ...] = ()
+    if blocks != sizes["R"]:
+        remarks = (f"R is {sizes['R']}, but the file holds {blocks} memory blocks; the file counts",)
+    sizes["R"] = blocks
+    sizes["M"] = min(sizes["M"], 1 + len(checkpoint.state))  # what is missing is named, and not for ever
+    if min(sizes.values()) < 0 or min(v for k, v in sizes.items() if k not in ("M", "N2", "S2")) < 1:
+        raise CheckpointError(f"{checkpoint.path} has impossible sizes: {sizes}")
+    return Layout(sizes, remarks)
 
 
 def tied_output(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
@@ -90,43 +111,71 @@ def tied_output(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     return replace(checkpoint, state={**state, emb: checkpoint.state[prj]})
 
 
-def layer_count(keys: Iterator[str] | Sequence[str] | Mapping[str, Any], prefix: str) -> int:
-    """Layers of the stack under a prefix, by its keys.
+def layer_count(keys: Iterable[str], stack: str) -> int:
+    """Layers of a stack by its keys.
+
+    Args:
+        keys: of a state dictionary.
+        stack: what stands before their numbers: "encoder.layer_stack.".
 
     Raises:
         ValueError: their numbers have holes.
     """
-    pattern = re.compile(re.escape(prefix + _STACK) + r"(\d+)\.")
+    pattern = re.compile(re.escape(stack) + r"(\d{1,6})\.")
     numbers = {int(match[1]) for key in keys if (match := pattern.match(key))}
-    if holes := sorted(set(range(max(numbers, default=-1) + 1)) - numbers):
-        raise ValueError(f"{prefix}{_STACK} has no number {', '.join(map(str, holes[:8]))}")
+    holes = [number for number in range(len(numbers)) if number not in numbers]
+    if holes:
+        raise ValueError(f"{stack} has no number {', '.join(map(str, holes[:8]))}")
     return len(numbers)
 
 
-def _number(checkpoint: Checkpoint, name: str) -> int:
-    value = checkpoint.arg(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise CheckpointError(f"{checkpoint.path}: the hyper-parameter {name} is {value!r}, not a whole number")
+def _counted(checkpoint: Checkpoint, stack: str) -> int:
+    try:
+        return layer_count(checkpoint.state, stack)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path} lacks layers: {error}; fetch it again") from error
+
+
+def whole_number(checkpoint: Checkpoint, name: str) -> int:
+    """Return a hyper-parameter that must be a size or an id.
+
+    Raises:
+        CheckpointError: it is missing, no whole number, or larger than that of any network.
+    """
+    return whole(checkpoint.arg(name), f"{checkpoint.path}: the hyper-parameter {name}")
+
+
+def whole(value: object, what: str) -> int:
+    """Return a value that must be a whole number of a sane size; errors as `whole_number`.
+
+    Args:
+        value: as a file holds it.
+        what: what it is, for messages.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not abs(value) <= LARGEST
+        or value != int(value)
+    ):
+        raise CheckpointError(f"{what} is {value!r}, where a whole number of at most {LARGEST} is expected")
     return int(value)
 
 
 def _depth(checkpoint: Checkpoint, prefix: str, names: Sequence[str]) -> tuple[int, list[str]]:
-    try:
-        held = layer_count(checkpoint.state, prefix)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path} lacks layers: {error}; fetch it again") from error
+    held = _counted(checkpoint, prefix + _STACK)
     if not held:
         raise CheckpointError(f"{checkpoint.path} holds no {prefix}{_STACK}*: no weights of that part")
     name = next((n for n in names if n in checkpoint.args), None)
-    if name is None or _number(checkpoint, name) == held:
+    if name is None or whole_number(checkpoint, name) == held:
         return held, []
-    said = _number(checkpoint, name)
+    said = whole_number(checkpoint, name)
     return held, [f"{name} is {said}, but the file holds {held} layers of {prefix.rstrip('.')}; the file counts"]
 
 
 def _heads(checkpoint: Checkpoint) -> tuple[int, list[str]]:
     """`n_head` (never `layer_n_head`, a leftover), held against the position bias (heads, size of a head)."""
-    said = _number(checkpoint, "n_head")
+    said = whole_number(checkpoint, "n_head")
     bias = checkpoint.state.get(_HEADS)
     if bias is None or bias.ndim != 2 or bias.shape[0] == said:
         return said, []
@@ -138,7 +187,7 @@ def _vocabulary(checkpoint: Checkpoint, prefix: str) -> tuple[int, list[str]]:
     name = "lid_odim" if prefix == "lid_decoder." else "odim"
     if name not in checkpoint.args:
         return len(table), []
-    said = _number(checkpoint, name)
+    said = whole_number(checkpoint, name)
     if said == len(table):
         return said, []
     return len(table), [f"{name} is {said}, but the embedding has {len(table)} rows; the embedding counts"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints.pickled import Checkpoint as Checkpoint
 from vermilion.checkpoints.pickled import read_pickled as read_pickled
@@ -35,6 +35,46 @@ def require_files(folder: str | Path, names: Iterable[str]) -> Path:
         present = ", ".join(sorted(p.name for p in path.iterdir())) or "nothing"
         raise CheckpointError(f"{path} lacks {', '.join(missing)} (it holds: {present})")
     return path
+
+
+def require_file(path: str | Path) -> Path:
+    """Return a path if it is a plain file: a pipe of that name would keep its reader waiting for ever.
+
+    Raises:
+        CheckpointError: it is missing or something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"cannot read {file}: " + ("it is no file" if file.exists() else "it is missing"))
+    return file
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object, such as `config.json`.
+
+    Raises:
+        CheckpointError: it is missing, damaged or holds something else.
+    """
+    try:
+        data = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds no settings")
+    return data
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file; a byte-order mark is passed over.
+
+    Raises:
+        CheckpointError: it is missing, no plain file, or no text.
+    """
+    file = require_file(path)
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
 
 
 def read_checkpoint(folder: str | Path, name: str = PUBLISHED_NAME) -> Checkpoint:
@@ -68,6 +108,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             settings = json.loads((file.metadata() or {}).get("args", "{}"))
+            if not isinstance(settings, dict):
+                raise CheckpointError(
+                    f"{path} has hyper-parameters of the type {type(settings).__name__}; convert again"
+                )
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; delete it and convert again") from error
@@ -141,10 +185,7 @@ def read_dictionary(path: str | Path, size: int | None = None) -> list[str]:
             `size`, or the file is no text.
     """
     file = Path(path)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")  # splitlines() cuts at U+2028 too
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read the dictionary {file}: {error}") from error
+    lines = read_text(file).removesuffix("\n").split("\n")  # splitlines() cuts at U+2028 too
     if size is not None and len(lines) == size + 1 and not lines[-1].strip():
         lines.pop()
     tokens = [_dictionary_entry(file, number, line) for number, line in enumerate(lines)]

@@ -8,11 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from vermilion.checkpoints.inspection import ModelReport, inspect
-from vermilion.cli.console import FAILED, OK, Terminal
+from vermilion.cli.console import FAILED, OK, USAGE, Terminal
 from vermilion.cli.groups import subcommand
 from vermilion.cli.options import Json
 from vermilion.cli.reading import size
-from vermilion.errors import CheckpointError, OptionsError
+from vermilion.errors import CheckpointError
+from vermilion.runtime import free_memory
 
 EXAMPLES = """Examples:
   vermilion models check path/to/pretrained_models     every model below it
@@ -31,17 +32,27 @@ def check_command(
 ) -> int:
     """Say what model folders hold, what is wrong, and whether they run."""
     terminal = Terminal()
-    try:
-        reports = [report for folder in folders for report in inspect(folder)]
-    except CheckpointError as error:
-        raise OptionsError(str(error)) from error
-    for report in reports:
-        if json:
-            terminal.json(report.to_dict())
-        else:
-            for line in lines_of(report):
-                terminal.write(line)
-    return OK if all(report.runs for report in reports) else FAILED
+    code, looked = OK, False
+    for folder in folders:
+        try:
+            reports = inspect(folder)
+        except CheckpointError as error:  # the other folders are worth looking at all the same
+            terminal.fail(str(error))
+            code = FAILED
+            continue
+        looked = True
+        for report in reports:
+            _show(terminal, report, json)
+            code = code if report.runs else FAILED
+    return code if looked else USAGE
+
+
+def _show(terminal: Terminal, report: ModelReport, json: bool) -> None:
+    if json:
+        terminal.json(report.to_dict())
+        return
+    for line in lines_of(report):
+        terminal.write(line)
 
 
 def lines_of(report: ModelReport) -> list[str]:
@@ -60,7 +71,9 @@ def verdict(report: ModelReport) -> str:
     if not report.runs:
         return "will not run"
     needs = ", ".join(f"{size(count)} in {precision}" for precision, count in report.memory.items())
-    return f"will run: {report.parameters / 1e6:,.1f} million weights, which take {needs}"
+    free = free_memory()
+    here = f"; {size(free)} are free here" if free is not None else ""
+    return f"will run: {report.parameters / 1e6:,.1f} million weights, which take {needs}{here}"
 
 
 def _release(report: ModelReport) -> str:

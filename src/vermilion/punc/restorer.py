@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vermilion.checkpoints.layout import whole_number
 from vermilion.checkpoints.prepared import load_network
-from vermilion.checkpoints.reader import read_checkpoint, read_dictionary, require_files
-from vermilion.errors import CheckpointError
+from vermilion.checkpoints.reader import read_checkpoint, read_dictionary, read_settings, require_files
+from vermilion.checkpoints.shapes import check_punctuation
 from vermilion.nn.punctuation import PunctuationConfig, PunctuationNetwork
 from vermilion.punc.limit import choose_labels, text_size
 from vermilion.punc.options import PunctuationOptions
@@ -96,12 +96,12 @@ class PunctuationRestorer:
         path = require_files(folder, _FILES)
         checkpoint = read_checkpoint(path)
         tokenizer = PieceTokenizer.from_folder(path)
-        labels = read_dictionary(path / "out_dict", int(checkpoint.arg("odim")))
+        labels = read_dictionary(path / "out_dict", whole_number(checkpoint, "odim"))
         config = PunctuationConfig.from_bert(
-            _read_json(path / BERT_FOLDER / "config.json"), int(checkpoint.arg("odim"))
+            read_settings(path / BERT_FOLDER / "config.json"), whole_number(checkpoint, "odim")
         )
-        cls_id = int(checkpoint.arg("cls_id"))
-        _check_sizes(path, config, labels, tokenizer.size, cls_id)
+        cls_id = whole_number(checkpoint, "cls_id")
+        check_punctuation(path, config, labels, tokenizer.size, cls_id)
         network = load_network(lambda: PunctuationNetwork(config), checkpoint, "", runtime)
         return cls(cast(PunctuationNetwork, network), tokenizer, labels, cls_id, options)
 
@@ -252,27 +252,3 @@ def _sentences(item: _Item, marks: Sequence[str], words: Sequence[Word]) -> list
 
 def _gap(item: _Item, i: int) -> str:
     return item.text[item.units[i - 1].end : item.units[i].start]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds no settings")
-    return data
-
-
-def _check_sizes(path: Path, config: PunctuationConfig, labels: Sequence[str], vocabulary: int, cls_id: int) -> None:
-    if len(labels) != config.num_labels or len(labels) < 2 or labels[0].strip():
-        raise CheckpointError(
-            f"{path / 'out_dict'} lists {len(labels)} labels (first: {labels[0]!r}); the network has "
-            f"{config.num_labels}, of which the first must be the blank"
-        )
-    if vocabulary > config.vocab_size or not 0 <= cls_id < config.vocab_size:
-        raise CheckpointError(
-            f"{path}: {vocabulary} vocabulary entries and [CLS] {cls_id} do not fit vocab_size {config.vocab_size}"
-        )
-    if config.max_positions < 2:
-        raise CheckpointError(f"{path}: max_position_embeddings {config.max_positions} leaves no room for a token")

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from vermilion.audio import FeatureExtractor
 from vermilion.audio.cmvn import write_matrix
 from vermilion.audio.features import NUM_BINS
+from vermilion.checkpoints.layout import detector_layout
 from vermilion.checkpoints.reader import load_strict, read_checkpoint, require_files
-from vermilion.checkpoints.shapes import DETECTOR_SIZES
 from vermilion.errors import CheckpointError, TrainingError
 from vermilion.nn.dfsmn import Dfsmn, DfsmnConfig
 from vermilion.nn.dfsmn_torch import DfsmnNetwork
@@ -268,7 +268,7 @@ def network_for(options: DetectorOptions) -> tuple[DfsmnNetwork, dict[str, Any]]
         network = DfsmnNetwork(config, options.dropout)
     else:
         checkpoint = read_checkpoint(options.init)
-        config = DfsmnConfig(**{name: int(checkpoint.arg(name)) for name in DETECTOR_SIZES})
+        config = DfsmnConfig(**detector_layout(checkpoint).sizes)
         if config.odim != outputs or (options.kind == "stream" and config.N2):
             raise CheckpointError(f"{options.init} is no detector of the kind {options.kind}: choose its own kind")
         network = DfsmnNetwork(config, options.dropout)

