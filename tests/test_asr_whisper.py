@@ -23,7 +23,9 @@ def noise(seconds, level=0.1):
 
 def segment(text, words=None, ratio=1.0):
     timed = words and [SimpleNamespace(word=w, start=a, end=b, probability=p) for w, a, b, p in words]
-    return SimpleNamespace(text=text, words=timed, avg_logprob=-0.5, compression_ratio=ratio, tokens=[1, 2, 3])
+    return SimpleNamespace(
+        text=text, words=timed, avg_logprob=-0.5, compression_ratio=ratio, tokens=[1, 2, 3], no_speech_prob=0.1
+    )
 
 
 class Scripted:

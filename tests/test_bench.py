@@ -147,7 +147,7 @@ def test_bad_recordings_are_1(models, tmp_path, capsys):
     soundfile.write(short, noise(0.5), 16000)
     assert bench(short, "--models", models) == 1
     assert "needs a second of audio" in capsys.readouterr().err
-    assert bench(tmp_path / "missing.wav", "--models", models) == 1
+    assert bench(tmp_path / "missing.wav", "--models", models) == 2
     assert "missing.wav" in capsys.readouterr().err
 
 

@@ -211,7 +211,9 @@ def test_flags_of_pieces_are_united():
 def segment(words, ratio=6.0):
     timed = [SimpleNamespace(word=f" {w}", start=a, end=b, probability=0.8) for w, a, b in words]
     spoken = " ".join(w for w, _, _ in words)
-    return SimpleNamespace(text=spoken, words=timed, avg_logprob=-0.5, compression_ratio=ratio, tokens=[1])
+    return SimpleNamespace(
+        text=spoken, words=timed, avg_logprob=-0.5, compression_ratio=ratio, tokens=[1], no_speech_prob=0.1
+    )
 
 
 class Scripted:

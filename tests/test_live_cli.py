@@ -118,8 +118,8 @@ def test_wrong_usage(fake, recording, capsys, arguments, code):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_missing_recording_is_1(fake, tmp_path, capsys):
-    assert main(["live", str(tmp_path / "none.wav"), "--pace", "0"]) == 1
+def test_a_missing_recording_is_wrong_usage(fake, tmp_path, capsys):
+    assert main(["live", str(tmp_path / "none.wav"), "--pace", "0"]) == 2
     assert "none.wav" in capsys.readouterr().err
 
 

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
+from tiny import write_vad
 
 from vermilion import runtime
 from vermilion.runtime import default_threads, limit_numpy, one_numpy_thread, usable_cores
@@ -97,7 +98,7 @@ def test_loading_models_limits_numpy(tmp_path):
 
     before = runtime._numpy_libraries().limit(limits=2, user_api="blas")
     try:
-        Builder(tmp_path)
+        Builder(write_vad(tmp_path / "FireRedVAD" / "VAD").parents[1])
         assert blas() <= {1}
         limit_numpy()
         assert blas() <= {1}

@@ -13,7 +13,7 @@ DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu", "xla")
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?")
 
 
-def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Refuse a value that is none of those allowed.
 
     Raises:
@@ -37,8 +37,10 @@ def check_device(name: str) -> None:
         raise OptionsError(f"device must be one of {kinds}, such as cpu or cuda:1, not {name!r}{near}")
 
 
-def suggestion(value: str, allowed: Iterable[str]) -> str:
+def suggestion(value: object, allowed: Iterable[str]) -> str:
     """`; did you mean 'json'?`, or nothing where no allowed value is near."""
+    if not isinstance(value, str):
+        return ""
     by_spelling = {name.casefold(): name for name in allowed}
     near = difflib.get_close_matches(value.casefold(), by_spelling, n=1)
     return f"; did you mean {by_spelling[near[0]]!r}?" if near else ""

@@ -17,6 +17,8 @@ SHORTEST_WORD = 0.04
 CROWDED_SHARE = 0.25
 """of words that are shorter than `SHORTEST_WORD`, at most"""
 WORDS_PER_SECOND = 6.0
+LETTERS_PER_SECOND = 40.0
+"""fast speech stays below 25; "Nooooo…" of two hundred letters does not"""
 COVERED_SHARE = 0.8
 """of the audio that a second try must reach"""
 
@@ -40,9 +42,11 @@ def fits_time(segment: Any, seconds: float) -> bool:
 
 
 def is_sayable(segment: Any, seconds: float) -> bool:
-    """Tell whether somebody could say a text in this time: not too many words, and few crowded into no time."""
+    """Tell whether somebody could say a text in this time: not too much of it, and few words crowded into no time."""
     words = [w for w in segment.words or [] if w.word.strip()]
     crowded = sum(w.end - w.start < SHORTEST_WORD for w in words)
+    if sum(len(w.word.strip()) for w in words) > LETTERS_PER_SECOND * seconds:
+        return False
     return 0 < len(words) <= WORDS_PER_SECOND * seconds and crowded <= CROWDED_SHARE * len(words)
 
 

@@ -190,6 +190,8 @@ class Stages:
     """auto = languages that the recogniser does not cover go to Whisper, if it is installed."""
     word_edges: Literal["sound", "model"] = DEFAULTS.word_edges
     """sound = word times that lie in a pause move to the sound beside it; model = as the recogniser gives them."""
+    raise_quiet: bool = DEFAULTS.raise_quiet
+    """Raise the level of very quiet speech."""
     max_seconds: float | None = DEFAULTS.max_seconds
     """Refuse longer recordings."""
 
@@ -206,6 +208,7 @@ class Stages:
             punctuation=self.punctuation,
             route=self.route,
             word_edges=self.word_edges,
+            raise_quiet=self.raise_quiet,
             max_seconds=self.max_seconds,
             decoding=search.plain(),
             llm=llm.plain(),
