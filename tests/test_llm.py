@@ -257,7 +257,7 @@ def test_the_pipeline_gives_the_same_shape_for_both_recognisers(root, monkeypatc
     talk = (noise(6.0, 1), 16000)
     results = []
     for name in ("aed", "llm"):
-        options = PipelineOptions(recognizer=name, vad=False, decoding=replace(OPTIONS, guards=False))
+        options = PipelineOptions(recognizer=name, vad=False, on_noise="keep", decoding=replace(OPTIONS, guards=False))
         pipeline = load(root, options=options)
         result = pipeline.transcribe(talk)
         assert result.failures == []
