@@ -31,7 +31,10 @@ UNSURE = -0.97
 """mean log-probability of tokens below which a recogniser doubts its text (what Whisper-base wrote for sounds lies at
 -0.99 and below, but for the buzz of a bee; so does speech in languages that it took for others)"""
 UNSURE_SUNG = -0.75
-"""the same where the event detector hears singing as well: a buzz of one pitch is that to it, and words to Whisper"""
+"""the same where the event detector hears singing as well (a buzz of one pitch is that to it, and words to Whisper), or
+where the recogniser takes silence for as likely as speech"""
+SILENCE_LIKELY = 0.45
+"""the recogniser's own probability of silence that is never seen for clean speech, which stays below 0.2"""
 SILENT, SILENT_LITTLE = 0.27, 0.12
 """the recogniser's own probability of silence from which doubted text is dropped; the second where the event detector
 is not sure of speech either"""
@@ -78,7 +81,8 @@ class SoundPolicy:
             return False
         certainty = log_probability(recognition)
         sung = shares is not None and shares.singing >= LITTLE
-        if certainty is None or certainty >= (UNSURE_SUNG if sung else UNSURE):
+        dubious = sung or (recognition.no_speech or 0.0) >= SILENCE_LIKELY
+        if certainty is None or certainty >= (UNSURE_SUNG if dubious else UNSURE):
             return False
         if recognition.no_speech is None:
             return shares is not None and shares.speech < LITTLE
