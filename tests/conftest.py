@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from vermilion.runtime import wait_passively
+
+wait_passively()  # before torch is loaded: tests pass in their time beside other work too
+
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "public"
 
 
