@@ -80,12 +80,14 @@ class SoundPolicy:
         if self._choice(_kind(shares)) == "keep" or not recognition.text.strip():
             return False
         certainty = log_probability(recognition)
+        if recognition.no_speech is None and certainty is not None and shares is not None and shares.speech < LITTLE:
+            return True  # the one witness there is: it overlooks hardly any speech
         sung = shares is not None and shares.singing >= LITTLE
         dubious = sung or (recognition.no_speech or 0.0) >= SILENCE_LIKELY
         if certainty is None or certainty >= (UNSURE_SUNG if dubious else UNSURE):
             return False
         if recognition.no_speech is None:
-            return shares is not None and shares.speech < LITTLE
+            return shares is not None and shares.speech < HALF
         spoken = shares is None or (shares.speech >= MUCH and not sung)
         return recognition.no_speech >= (SILENT if spoken else SILENT_LITTLE)
 

@@ -39,7 +39,9 @@ class Coverage:
 
     @property
     def is_invented(self) -> bool:
-        """Whether most of the text was not heard."""
+        """Whether most of the text was not heard, or nothing of a text in which the head hears nothing at all."""
+        if self.heard == 0 and self.unsupported == self.tokens > 0:
+            return True
         return self.unsupported >= INVENTED_TOKENS and self.unsupported >= INVENTED_SHARE * self.tokens
 
     @property
