@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import threading
+import time
 import wave
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,3 +83,11 @@ def wav(samples, rate=RATE):
         writer.setframerate(rate)
         writer.writeframes((data.T * 32767).round().astype("<i2").tobytes())
     return file.getvalue()
+
+
+def is_emptied(folder, seconds=10.0):
+    """Whether a folder becomes empty soon: a server tidies up after its last byte has reached the client."""
+    end = time.monotonic() + seconds
+    while any(folder.iterdir()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not any(folder.iterdir())

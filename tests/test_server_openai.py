@@ -9,7 +9,7 @@ import numpy as np
 import openai
 import pysubs2
 import pytest
-from server_helpers import serving, tone, tones, wav
+from server_helpers import is_emptied, serving, tone, tones, wav
 
 from vermilion.server.options import Limits
 from vermilion.testing import FakeModels
@@ -27,7 +27,7 @@ def server():
 @pytest.fixture
 def url(server):
     yield server[0]
-    assert list((server[1]["data"] / "spool").iterdir()) == []  # whatever happened
+    assert is_emptied(server[1]["data"] / "spool")  # whatever happened
 
 
 @pytest.fixture
