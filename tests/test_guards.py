@@ -149,6 +149,15 @@ def test_an_invention_gives_way_to_what_was_heard():
     assert judged(text(6, 7, 8, 9, 10), silence, text(6, 7, 8, 9, 11)) == ([6, 7, 8, 9, 10], [LOW_COVERAGE])
 
 
+def test_where_decoder_and_head_both_shake_their_heads_there_is_no_text():
+    unlikely = BeamHypothesis([11], [1e-3], -7.0, True)
+    assert judged(text(6, 7, 8, 9, 10), [11, 0, *[0] * 11], unlikely) == ([], [RETRIED])
+
+
+def test_short_texts_that_nobody_hears_are_inventions():
+    assert judged(text(6), [0] * 12, text()) == ([], [RETRIED])
+
+
 def test_silence_marks_are_not_speech():
     assert judged(text(6), [5, 5, 0, 5, 0, 5, 0, 5, 0, 5, 6], text()) == ([6], [])
 

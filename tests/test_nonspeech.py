@@ -1,5 +1,7 @@
 """Segments that hold no speech: the rules, what the pipeline makes of them, and the starter set on made sounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,11 @@ def test_a_recogniser_that_tells_no_silence_is_doubted_only_where_no_speech_is_h
     assert log_probability(found) == pytest.approx((np.log(0.1) + np.log(0.3)) / 2)
     assert SoundPolicy().doubted(found, MUSIC)
     assert not SoundPolicy().doubted(found, SPEECH)
+    sure = replace(found, tokens=[replace(t, probability=0.7) for t in tokens])
+    assert not SoundPolicy().doubted(sure, MUSIC), "speech under loud music that the detector overlooks"
+    unheard, heard_well = replace(found, no_speech=0.9), replace(found, no_speech=0.1)  # what a CTC head says
+    assert SoundPolicy().doubted(unheard, SPEECH)
+    assert not SoundPolicy().doubted(heard_well, SPEECH)
     assert not SoundPolicy().doubted(found, None)
     assert not SoundPolicy().doubted(Recognition("ab", 0.0), MUSIC)  # tells nothing of its certainty
 

@@ -31,10 +31,10 @@ UNSURE = -0.97
 """mean log-probability of tokens below which a recogniser doubts its text (what Whisper-base wrote for sounds lies at
 -0.99 and below, but for the buzz of a bee; so does speech in languages that it took for others)"""
 UNSURE_SUNG = -0.75
-"""the same where the event detector hears singing as well (a buzz of one pitch is that to it, and words to Whisper), or
-where the recogniser takes silence for as likely as speech"""
-SILENCE_LIKELY = 0.45
-"""the recogniser's own probability of silence that is never seen for clean speech, which stays below 0.2"""
+"""the same where the event detector hears singing as well: a buzz of one pitch is that to it, and words to Whisper"""
+SILENCE_LIKELY, UNSURE_SILENT = 0.45, -0.45
+"""a probability of silence that is not seen for clean speech (Whisper's stays below 0.22, that of a CTC head that knows
+the language too), and the log-probability below which text is doubted then"""
 SILENT, SILENT_LITTLE = 0.27, 0.12
 """the recogniser's own probability of silence from which doubted text is dropped; the second where the event detector
 is not sure of speech either"""
@@ -80,11 +80,13 @@ class SoundPolicy:
         if self._choice(_kind(shares)) == "keep" or not recognition.text.strip():
             return False
         certainty = log_probability(recognition)
-        if recognition.no_speech is None and certainty is not None and shares is not None and shares.speech < LITTLE:
-            return True  # the one witness there is: it overlooks hardly any speech
+        if certainty is None:
+            return False
+        if recognition.log_probability is None and certainty < UNSURE_SILENT and _hears_no_speech(shares):
+            return True  # such recognisers are sure of speech: below that lies what they say of music
+        silent = (recognition.no_speech or 0.0) >= SILENCE_LIKELY
         sung = shares is not None and shares.singing >= LITTLE
-        dubious = sung or (recognition.no_speech or 0.0) >= SILENCE_LIKELY
-        if certainty is None or certainty >= (UNSURE_SUNG if dubious else UNSURE):
+        if certainty >= (UNSURE_SILENT if silent else UNSURE_SUNG if sung else UNSURE):
             return False
         if recognition.no_speech is None:
             return shares is not None and shares.speech < HALF
@@ -93,6 +95,11 @@ class SoundPolicy:
 
     def _choice(self, kind: str) -> str:
         return {MUSIC: self.on_music, SINGING: self.on_singing}.get(kind, self.on_noise)
+
+
+def _hears_no_speech(shares: Shares | None) -> bool:
+    """Whether the event detector hears hardly any speech, or music with some that it is not sure of."""
+    return shares is not None and (shares.speech < LITTLE or (shares.music > HALF and shares.speech < MUCH))
 
 
 def shares_of(result: EventResult, span: Span) -> Shares:

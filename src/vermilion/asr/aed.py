@@ -236,9 +236,20 @@ class AedRecognizer:
                 guarded = self._guard(found[i][0], evidence, rescore)
                 found[i][0], flags[i] = guarded.hypothesis, guarded.flags
         return [
-            replace(self._recognition(hypotheses, utterance.duration, posterior, options.timestamps), flags=remarks)
+            replace(
+                self._recognition(hypotheses, utterance.duration, posterior, options.timestamps),
+                flags=remarks,
+                no_speech=self._no_speech(posterior),
+            )
             for hypotheses, utterance, posterior, remarks in zip(found, batch, posteriors, flags, strict=True)
         ]
+
+    def _no_speech(self, posterior: NDArray[np.float32] | None) -> float | None:
+        """How far the CTC head is from being sure of a single label; None without the head."""
+        if posterior is None:
+            return None
+        spoken = [i for i in range(posterior.shape[1]) if i != BLANK and i not in self._silent]
+        return 1.0 - float(np.exp(posterior[:, spoken].max()))
 
     def _rescore(
         self, encoded: Tensor, lengths: Tensor, options: DecodingOptions, posterior: NDArray[np.float32] | None

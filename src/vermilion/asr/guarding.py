@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from vermilion.flags import LOW_COVERAGE, RATE_LIMITED, REPETITION, RETRIED
 if TYPE_CHECKING:
     from vermilion.decoding.beam import BeamHypothesis
 
+UNLIKELY = -4.0
+"""mean log-probability of tokens below which the decoder rejects what the CTC head proposes"""
 Rescore = Callable[[], "BeamHypothesis"]
 
 
@@ -71,6 +74,9 @@ class AedGuard:
         if rescore is not None:
             second = self._cut(rescore(), evidence)
             other = self._coverage(second, evidence.posterior)
+            if agreement.is_invented and _is_unlikely(second.hypothesis):  # neither is a text
+                nothing = _picked(second.hypothesis, ())
+                return Guarded(nothing, [RETRIED])
             if other.faults < agreement.faults or (RATE_LIMITED in first.flags and other.is_healthy):
                 first, agreement = Guarded(second.hypothesis, [RETRIED, *second.flags]), other
         return first if agreement.is_healthy else Guarded(first.hypothesis, [*first.flags, LOW_COVERAGE])
@@ -92,6 +98,12 @@ class AedGuard:
     def _coverage(self, text: Guarded, posterior: NDArray[np.float32]) -> Coverage:
         spoken = [i for i in text.hypothesis.ids if i not in self.silent]
         return coverage(posterior, spoken, self.silent)
+
+
+def _is_unlikely(hypothesis: BeamHypothesis) -> bool:
+    """Tell whether the decoder itself gives a text next to no chance."""
+    chances = [max(p, 1e-9) for p in hypothesis.probabilities]
+    return bool(chances) and sum(map(math.log, chances)) / len(chances) < UNLIKELY
 
 
 def _picked(hypothesis: BeamHypothesis, places: Sequence[int]) -> BeamHypothesis:
