@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,84 @@ def test_several_processes_find_the_same(tmp_path, capsys):
     assert run(capsys, "check", manifest, "--processes", "2") == run(capsys, "check", manifest, *ONE)
 
 
+# ---- clean
+
+
+def test_a_clean_manifest_has_no_fault_and_every_line_left_out_is_told(tmp_path, capsys):
+    manifest = lines(tmp_path / "m.jsonl", faulty(tmp_path))
+    with manifest.open("a") as out:
+        out.write("no json\n")
+    before, report = manifest.read_text(), tmp_path / "reports/out.jsonl"
+    code, found, _ = run(capsys, "clean", manifest, tmp_path / "clean.jsonl", "--report", report, *ONE)
+    assert (code, found["lines"], found["utterances"], found["left_out"], found["fixed"]) == (0, 15, 3, 12, 2)
+    assert found["faults"] == dict.fromkeys((k for k in FAULTS if k not in ("duration",)), 1)
+    assert found["seconds"] == pytest.approx(3.0)
+    told = [json.loads(line) for line in report.read_text(encoding="utf8").splitlines()]
+    assert {row["id"] for row in told if row["done"] == "put right"} == {"longer", "shorter"}
+    assert sum(row["done"] == "left out" for row in told) == 12
+    assert manifest.read_text() == before
+    kept = {u.id: u for u in read_manifest(tmp_path / "clean.jsonl")}
+    assert list(kept) == ["fine", "longer", "shorter"]
+    assert [u.duration for u in kept.values()] == [1.0, 1.0, 1.0]
+    assert kept["fine"].language == "zh mandarin"
+    code, checked, _ = run(capsys, "check", tmp_path / "clean.jsonl", *ONE)
+    assert (code, checked["faults"]) == (0, {})
+
+
+def test_what_is_to_stay_stays(tmp_path, capsys):
+    manifest = lines(tmp_path / "m.jsonl", faulty(tmp_path))
+    keep = ["--keep", "silent", "--keep", "language", "--keep", "odd-text", "--durations", "drop"]
+    code, found, _ = run(capsys, "clean", manifest, tmp_path / "clean.jsonl", *keep, *ONE)
+    assert code == 0
+    assert [u.id for u in read_manifest(tmp_path / "clean.jsonl")] == ["fine", "silent", "odd text", "language"]
+    assert found["faults"]["duration"] == 2
+    run(capsys, "clean", manifest, tmp_path / "quick.jsonl", "--no-audio", "--no-texts", *ONE)
+    ids = [u.id for u in read_manifest(tmp_path / "quick.jsonl")]
+    assert "missing" not in ids
+    assert {"unreadable", "silent", "no text"} <= set(ids)
+    assert run(capsys, "clean", manifest, tmp_path / "x.jsonl", "--keep", "dirt", *ONE)[0] == 2
+
+
+def test_the_double_of_a_line_that_is_left_out_stays(tmp_path, capsys):
+    wave(tmp_path / "a.wav")
+    rows = [{"audio_filepath": "none.wav", "id": "x", "text": "a"}, {"audio_filepath": "a.wav", "id": "x", "text": "a"}]
+    manifest = lines(tmp_path / "m.jsonl", rows)
+    run(capsys, "clean", manifest, manifest, *ONE)  # in place
+    assert [Path(u.audio).name for u in read_manifest(manifest)] == ["a.wav"]
+
+
+def test_a_manifest_of_which_nothing_is_left_is_not_written(tmp_path, capsys):
+    manifest = lines(tmp_path / "m.jsonl", [{"audio_filepath": "none.wav", "text": "a"}])
+    code, _, err = run(capsys, "clean", manifest, tmp_path / "clean.jsonl", *ONE)
+    assert code == 1
+    assert "no line" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["m.jsonl"]
+
+
+# ---- bad lines cost no other
+
+
+@pytest.mark.parametrize("command", ["split", "pack", "resample", "cmvn"])
+def test_bad_lines_are_named_counted_and_left_out(manifest, tmp_path, capsys, command):
+    rows = manifest.read_text().splitlines()
+    again = json.loads(rows[0])
+    rows[3:3] = ["{", json.dumps({**again, "offset": -2.0}), json.dumps(again)]
+    manifest.write_text("\n".join(rows))
+    target = [tmp_path / "cmvn.ark"] if command == "cmvn" else ["-o", tmp_path / "out"]
+    more = ["--dev", "0.2", "--test", "0.2"] if command == "split" else ONE
+    code, found, err = run(capsys, command, manifest, *target, *more)
+    assert code == 1
+    assert found["failures"] == (3 if command in ("pack", "resample") else 2)
+    assert "line 4: " in err
+    assert "offset is -2.0" in err
+    counts = {"split": lambda: sum(s["utterances"] for s in found["sets"].values())}
+    assert counts.get(command, lambda: found["utterances"])() == (12 if command in ("pack", "resample") else 13)
+    manifest.write_text("{\n")
+    code, _, err = run(capsys, command, manifest, *target, *more)
+    assert code == 1
+    assert "error: " in err
+
+
 # ---- split
 
 
@@ -195,10 +274,10 @@ def test_ids_make_safe_and_different_file_names(tmp_path, capsys):
     assert len(set(names)) == len(strange)
     assert all("/" not in n and not n.startswith(".") and len(n) < 100 and n for n in names)
     wave(tmp_path / "a.wav")
-    manifest = lines(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav", "id": i} for i in ("x", "X")])
-    code, _, err = run(capsys, "resample", manifest, "-o", tmp_path / "flac", *ONE)
-    assert code == 1
-    assert "would both become" in err
+    manifest = lines(tmp_path / "m.jsonl", [{"audio_filepath": "a.wav", "id": i} for i in ("x", "X", "x")])
+    code, found, err = run(capsys, "resample", manifest, "-o", tmp_path / "flac", *ONE)
+    assert (code, found["utterances"], found["failures"]) == (1, 1, 2)
+    assert err.count("would both become") == 2
 
 
 # ---- pack, cmvn

@@ -19,7 +19,7 @@ from vermilion.lid.labels import LANGUAGES  # noqa: E402
 from vermilion.manifests import Utterance, read_manifest, write_manifest  # noqa: E402
 from vermilion.training.aed import train_aed  # noqa: E402
 from vermilion.training.ctc import train_ctc  # noqa: E402
-from vermilion.training.lid import balanced, label_of, label_set, train_lid  # noqa: E402
+from vermilion.training.lid import label_of, label_set, repeats_of, train_lid  # noqa: E402
 from vermilion.training.log import read_metrics  # noqa: E402
 from vermilion.training.options import CtcOptions, LidOptions, TokenOptions  # noqa: E402
 
@@ -161,11 +161,10 @@ def test_labels():
 
 
 def test_rare_labels_are_repeated():
-    labels = [["en"]] * 8 + [["fr"]] * 2 + [["it"]]
-    assert balanced(labels, 0.0, 10) == list(range(11))
-    whole = balanced(labels, 1.0, 5)
-    assert [whole.count(i) for i in (0, 8, 10)] == [1, 4, 5]
-    assert balanced(labels, 0.5, 10).count(8) == 2
+    counts = {"en": 8, "fr": 2, "it": 1}
+    assert repeats_of(counts, 0.0, 10) == {"en": 1, "fr": 1, "it": 1}
+    assert repeats_of(counts, 1.0, 5) == {"en": 1, "fr": 4, "it": 5}
+    assert repeats_of(counts, 0.5, 10)["fr"] == 2
 
 
 def test_what_cannot_be_trained(recognizer, manifest, tmp_path):

@@ -210,12 +210,16 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(file.name + ".part")  # the utterances may come from the very file that is replaced
     count = 0
-    with _opened_for(temporary, file.suffix) as out:
-        for utterance in utterances:
-            row = utterance.to_dict()
-            row["audio_filepath"] = _relative(row["audio_filepath"], file.parent)
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
+    try:
+        with _opened_for(temporary, file.suffix) as out:
+            for utterance in utterances:
+                row = utterance.to_dict()
+                row["audio_filepath"] = _relative(row["audio_filepath"], file.parent)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(file)
     return count
 

@@ -19,7 +19,8 @@ EXAMPLES = """Examples:
   vermilion data cmvn shards/index.jsonl cmvn.ark --processes 8
 
 The file is that of the published models; `vermilion train` makes its own
-where none is given."""
+where none is given. What cannot be read is reported and left out; exit code 1
+then."""
 
 
 def cmvn_command(
@@ -33,12 +34,15 @@ def cmvn_command(
 ) -> int:
     """Compute the mean and variance of features (cmvn.ark)."""
     terminal = Terminal(quiet)
+    failures: list[tuple[str, str]] = []
+    lines = iterate_any(manifest, lambda number, fault: failures.append((f"line {number}", str(fault))))
     with items_bar(terminal, "adding up") as progress:
-        found = accumulate(iterate_any(manifest), workers(processes), progress)
-    code = told(terminal, found.failures)
+        found = accumulate(lines, workers(processes), progress)
+    failures += found.failures
+    code = told(terminal, failures)
     found.write(target)
     if json:
-        facts = {"utterances": found.utterances, "frames": found.frames, "failures": len(found.failures)}
+        facts = {"utterances": found.utterances, "frames": found.frames, "failures": len(failures)}
         terminal.json({"cmvn": str(target), **facts})
     else:
         terminal.say(f"{found.utterances} utterances, {hours(found.frames / 100)} in {target}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,8 @@ from cyclopts import Parameter
 
 from vermilion.cli.console import FAILED, OK, Terminal
 from vermilion.cli.options import OUTPUT
+from vermilion.errors import ManifestError
+from vermilion.manifests import Utterance
 
 _SHOWN = 10
 """failures that are written out"""
@@ -48,6 +50,36 @@ def items_bar(terminal: Terminal, doing: str, total: int | None = None) -> Itera
     with Bar(*columns, console=terminal.err, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda done, what: bar.update(task, completed=done)
+
+
+def read_lines(manifest: Path, failures: list[tuple[str, str]], *, distinct: bool = False) -> list[Utterance]:
+    """All entries of a manifest; lines that are none are noted and left out.
+
+    Args:
+        manifest: see `iterate_any`.
+        failures: gets a name and what is wrong, for each line that is left out.
+        distinct: of several lines with one id only the first is taken.
+
+    Raises:
+        ManifestError: there is no entry.
+    """
+    from vermilion.training.conversion import iterate_any
+
+    lines = iterate_any(manifest, lambda number, fault: failures.append((f"line {number}", str(fault))))
+    found = list(lines) if not distinct else list(_distinct(lines, failures))
+    if not found:
+        raise ManifestError(f"{manifest} lists no recording" + (f" ({failures[0][1]})" if failures else ""))
+    return found
+
+
+def _distinct(lines: Iterable[Utterance], failures: list[tuple[str, str]]) -> Iterator[Utterance]:
+    seen: set[str] = set()
+    for line in lines:
+        if line.id in seen:
+            failures.append((line.id, f"the id was there before: {line.audio}"))
+            continue
+        seen.add(line.id)
+        yield line
 
 
 def told(terminal: Terminal, failures: Sequence[tuple[str, str]]) -> int:

@@ -7,10 +7,19 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from vermilion.cli.console import Terminal
-from vermilion.cli.data_options import Folder, JsonSummary, Manifest, Processes, hours, items_bar, told, workers
+from vermilion.cli.data_options import (
+    Folder,
+    JsonSummary,
+    Manifest,
+    Processes,
+    hours,
+    items_bar,
+    read_lines,
+    told,
+    workers,
+)
 from vermilion.cli.groups import subcommand
 from vermilion.cli.options import Quiet
-from vermilion.training.conversion import iterate_any
 from vermilion.training.shards import pack
 
 EXAMPLES = """Examples:
@@ -19,7 +28,9 @@ EXAMPLES = """Examples:
   vermilion train aed shards/index.jsonl --output-dir asr
 
 A shard holds 000000042.flac and 000000042.json for each utterance, as
-WebDataset has them. Run it again to go on after an interruption."""
+WebDataset has them. Run it again to go on after an interruption. What cannot
+be read, and all but the first line of an id, is reported and left out; exit
+code 1 then."""
 
 
 def pack_command(
@@ -36,7 +47,8 @@ def pack_command(
 ) -> int:
     """Pack recordings into tar shards."""
     terminal = Terminal(quiet)
-    utterances = list(iterate_any(manifest))
+    failures: list[tuple[str, str]] = []
+    utterances = read_lines(manifest, failures, distinct=True)
     total = -(-len(utterances) // max(per_shard, 1))
     with items_bar(terminal, "packing shards", total) as progress:
         packed = pack(
@@ -47,14 +59,15 @@ def pack_command(
             processes=workers(processes),
             report=progress,
         )
+    failures += packed.failures
     if json:
         facts = {"shards": packed.shards, "utterances": packed.utterances, "seconds": packed.seconds}
-        terminal.json({"index": str(packed.index), **facts, "failures": len(packed.failures)})
+        terminal.json({"index": str(packed.index), **facts, "failures": len(failures)})
     else:
         terminal.say(
             f"{packed.utterances} utterances, {hours(packed.seconds)} in {packed.shards} shards; {packed.index}"
         )
-    return told(terminal, packed.failures)
+    return told(terminal, failures)
 
 
 pack_app = subcommand(pack_command, EXAMPLES)

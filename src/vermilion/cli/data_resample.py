@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vermilion.cli.console import Terminal
-from vermilion.cli.data_options import Folder, JsonSummary, Manifest, Processes, hours, items_bar, told, workers
+from vermilion.cli.data_options import (
+    Folder,
+    JsonSummary,
+    Manifest,
+    Processes,
+    hours,
+    items_bar,
+    read_lines,
+    told,
+    workers,
+)
 from vermilion.cli.groups import subcommand
 from vermilion.cli.options import Quiet
 from vermilion.manifests import write_manifest
-from vermilion.training.conversion import iterate_any
 from vermilion.training.resampling import resample
 
 if TYPE_CHECKING:
@@ -21,7 +30,8 @@ EXAMPLES = """Examples:
   vermilion data resample talks.jsonl -o flac --processes 8
 
 Each utterance becomes flac/ID.flac, stretches of long recordings are cut out;
-flac/manifest.jsonl lists them. Run it again to go on after an interruption."""
+flac/manifest.jsonl lists them. Run it again to go on after an interruption.
+What cannot be read is reported and left out; exit code 1 then."""
 
 
 def resample_command(
@@ -35,8 +45,8 @@ def resample_command(
 ) -> int:
     """Write recordings as 16 kHz mono FLAC."""
     terminal = Terminal(quiet)
-    utterances = list(iterate_any(manifest))
     failures: list[tuple[str, str]] = []
+    utterances = read_lines(manifest, failures)
     seconds, kept = 0.0, 0
 
     def written() -> Iterator[Utterance]:

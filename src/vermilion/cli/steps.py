@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_bar(terminal: Terminal) -> Iterator[Report]:
-    """Draw a bar on stderr; without a terminal only remarks (validations) are written, a line each."""
+    """Draw a bar on stderr; without a terminal remarks (validations) are written, and a line a minute."""
     if terminal.quiet or not terminal.err.is_terminal:
-        yield lambda progress: _remark(terminal, progress)
+        yield Lines(terminal)
         return
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -35,12 +36,31 @@ def training_bar(terminal: Terminal) -> Iterator[Report]:
         yield show
 
 
+class Lines:
+    """Remarks, and how far the training is once a minute."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take where lines go, and what tells the time in seconds."""
+        self.terminal, self.clock = terminal, clock
+        self.said = clock()
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        """Take a step."""
+        _remark(self.terminal, progress)
+        now = self.clock()
+        if progress.what == "training" and now - self.said >= EVERY_SECONDS:
+            self.said = now
+            self.terminal.say(f"step {_pace(progress)}")
+
+
+EVERY_SECONDS = 60.0
+"""between lines of a training that nobody watches"""
 _STATES = ("training", "validating", "saving")
 
 
 def _remark(terminal: Terminal, progress: TrainingProgress) -> None:
     if progress.what not in _STATES:
-        terminal.say(f"step {progress.step}: {progress.what}")
+        terminal.say(f"step {progress.step}: {progress.what}" if progress.step else progress.what)
 
 
 def _pace(progress: TrainingProgress) -> str:

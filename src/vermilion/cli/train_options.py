@@ -12,6 +12,10 @@ from vermilion.cli.groups import subcommand
 from vermilion.cli.options import OUTPUT
 from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
 from vermilion.training.options import DataOptions, TrainingOptions
+from vermilion.training.skipping import FILE
+
+SHOWN = 10
+"""recordings that are named at the end"""
 
 if TYPE_CHECKING:
     from vermilion.training.loop import Outcome
@@ -36,11 +40,17 @@ recipe = subcommand
 
 
 def ended(terminal: Terminal, outcome: Outcome, training: TrainingOptions, json: bool) -> None:
-    """Say how a training ended."""
+    """Say how a training ended; of several processes one does."""
+    if not outcome.main:
+        return
     if json:
         found: dict[str, Any] = {"step": outcome.step, "finished": outcome.finished, **outcome.validation}
-        terminal.json({**found, "output_dir": str(training.output_dir)})
+        terminal.json({**found, "skipped": len(outcome.skipped), "output_dir": str(training.output_dir)})
     elif outcome.finished:
         terminal.say(f"finished after {outcome.step} steps: the model lies in {training.output_dir / 'model'}")
+    if outcome.skipped:
+        names = ", ".join(outcome.skipped[:SHOWN])
+        more = f" and {len(outcome.skipped) - SHOWN} more" if len(outcome.skipped) > SHOWN else ""
+        terminal.warn(f"{len(outcome.skipped)} left out: {names}{more}; {training.output_dir / FILE} says why")
     if not outcome.finished:
         terminal.warn(f"interrupted after {outcome.step} steps; the same command goes on from there")

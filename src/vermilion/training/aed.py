@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,19 +19,22 @@ from torch.nn import functional as F
 from vermilion.asr.tokenizer import SENTENCEPIECE_FILE, Tokenizer
 from vermilion.checkpoints.layout import decoder_layout, encoder_layout, tied_output
 from vermilion.checkpoints.reader import Checkpoint, load_strict, read_checkpoint, require_files
-from vermilion.errors import CheckpointError, TrainingError
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.errors import CheckpointError
+from vermilion.manifests import Utterance
 from vermilion.nn.conformer import ConformerConfig, ConformerEncoder
 from vermilion.nn.ctc import CtcHead
 from vermilion.nn.decoder import DecoderConfig, TransformerDecoder
 from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
+from vermilion.training.lines import Lines
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.lora import add_lora, merge_lora
 from vermilion.training.options import AedOptions, AedSizes, DataOptions, TokenOptions, TrainingOptions
 from vermilion.training.publish import prefixed, prefixed_decoder, publish
-from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses, read_cmvn_or_compute
-from vermilion.training.tokens import EOS, PAD, SOS, build_tokens, encode_texts
+from vermilion.training.speech import SpeechBatch, mean_losses, read_cmvn_or_compute
+from vermilion.training.stream import SpeechStream, spoken_lines
+from vermilion.training.tokens import EOS, PAD, SOS, build_tokens, encode_texts, said_of_unknown
 
 MODEL = "model"
 """folder of the finished model, inside the output folder"""
@@ -152,6 +156,7 @@ def set_dropout(network: nn.Module, dropout: float) -> None:
             module.p = dropout
 
 
+@exclusive
 def train_aed(
     manifest: str | Path,
     *,
@@ -187,22 +192,28 @@ def train_aed(
     model = training.output_dir / MODEL
 
     # what stands beside the weights: tokens and statistics, of the model that is fine-tuned or made from the data
-    utterances = with_texts(read_manifest(manifest), manifest)
+    lines = spoken_lines(manifest, data, run.skips)
     with run.accelerator.main_process_first():
         if options.init is not None:
             copy_companions(options.init, model)
         elif not (model / "dict.txt").exists():
-            build_tokens(model, (u.text or "" for u in utterances), tokens)
-        extractor = read_cmvn_or_compute(model / "cmvn.ark", utterances, training.seed)
+            build_tokens(model, (u.text or "" for u in lines), tokens)
+        extractor = read_cmvn_or_compute(model / "cmvn.ark", lines, run.skips, training.seed)
     tokenizer = Tokenizer.from_folder(model)
 
     # data
-    def speech(chosen: Sequence[Utterance], **more: Any) -> SpeechData:
-        ids = encode_texts(tokenizer, [u.text or "" for u in chosen])
-        return SpeechData(chosen, ids, extractor, data, seed=training.seed, padding=PAD, **more)
+    unknown: Counter[str] = Counter()
 
-    known = speech(utterances, augment=augment, masks=masks if options.mask else None)
-    held_out = speech(with_texts(read_manifest(dev), dev)) if dev is not None else None
+    def encode(utterances: Sequence[Utterance]) -> list[list[int]]:
+        return encode_texts(tokenizer, [u.text or "" for u in utterances], unknown)
+
+    def speech(source: Lines, **more: Any) -> SpeechStream:
+        return SpeechStream(source, encode, extractor, data, seed=training.seed, padding=PAD, skips=run.skips, **more)
+
+    known = speech(lines, augment=augment, masks=masks if options.mask else None)
+    run.say(f"data: {known.summary()}")
+    run.say(said_of_unknown(unknown))
+    held_out = speech(spoken_lines(dev, data, run.skips)) if dev is not None else None
 
     # network
     network, args = network_for(options, len(tokenizer.vocabulary), training.gradient_checkpointing)
@@ -229,8 +240,8 @@ def train_aed(
         known.training(run.device, run.rank, run.world),
         validate=validate if held_out is not None else None,
         before_step=before_step,
-        settings={"recipe": "aed", "options": options, "data": data, "augment": augment, "masks": masks}
-        | {"utterances": len(known)},
+        settings={"recipe": "aed", "options": options, "data": data, "augment": augment, "masks": masks},
+        data=lines.facts,
     )
 
     # the finished model
@@ -239,18 +250,6 @@ def train_aed(
             merge_lora(network)
         publish(model, args, network.published(), half=options.half, kind="FireRedASR2-AED")
     return outcome
-
-
-def with_texts(utterances: Sequence[Utterance], source: str | Path) -> list[Utterance]:
-    """The utterances that have a text.
-
-    Raises:
-        TrainingError: none has.
-    """
-    found = [u for u in utterances if u.text]
-    if not found:
-        raise TrainingError(f"no entry of {source} has a text: a recogniser cannot learn from it")
-    return found
 
 
 def copy_companions(source: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE
-from vermilion.errors import AudioError, OptionsError
+from vermilion.errors import AudioError, ManifestError, OptionsError
 from vermilion.manifests import Utterance, read_manifest
 from vermilion.training import codecs
 
@@ -131,6 +131,7 @@ class Augmenter:
         self.options = options
         noises = SoundBank(read_manifest(options.noises)) if options.noises and options.noise else None
         rooms = SoundBank(read_manifest(options.rooms)) if options.rooms and options.reverb else None
+        self._banks = [bank for bank in (noises, rooms) if bank is not None]
         self.steps: list[tuple[float, Step]] = [
             (options.volume, partial(change_volume, decibels=options.volume_db)),
             (options.reverb, partial(reverberate, seconds=options.reverberation_seconds, rooms=rooms)),
@@ -144,6 +145,10 @@ class Augmenter:
     def longest(self) -> float:
         """How many times longer an example can become."""
         return 1 / min(self.options.speeds)
+
+    def faults(self) -> tuple[tuple[str, str, str], ...]:
+        """Noises and rooms that could not be read since the last call: id, what is wrong, path."""
+        return tuple(fault for bank in self._banks for fault in bank.faults())
 
     def __call__(self, samples: Samples, rng: np.random.Generator) -> Samples:
         """Change samples.
@@ -181,6 +186,8 @@ class SoundBank:
         """Take the recordings."""
         self.utterances = list(utterances)
         self._load = lru_cache(maxsize=cached)(self._read)
+        self._bad: set[int] = set()
+        self._faults: list[tuple[str, str, str]] = []
 
     def _read(self, index: int) -> NDArray[np.int16]:
         utterance = self.utterances[index]
@@ -196,9 +203,27 @@ class SoundBank:
     def __setstate__(self, utterances: list[Utterance]) -> None:
         self.__init__(utterances)  # type: ignore[misc]
 
+    def faults(self) -> list[tuple[str, str, str]]:
+        """Recordings that could not be read since the last call: id, what is wrong, path."""
+        found, self._faults = self._faults, []
+        return found
+
     def draw(self, rng: np.random.Generator) -> Samples:
-        """Draw a whole recording."""
-        return self._load(int(rng.integers(len(self.utterances)))).astype(np.float32) / np.float32(32768)
+        """Draw a whole recording; in place of one that cannot be read the next one is taken.
+
+        Raises:
+            AudioError: none can be read.
+        """
+        first, count = int(rng.integers(len(self.utterances))), len(self.utterances)
+        for index in ((first + i) % count for i in range(count)):
+            if index in self._bad:
+                continue
+            try:
+                return self._load(index).astype(np.float32) / np.float32(32768)
+            except (AudioError, ManifestError) as error:
+                self._bad.add(index)
+                self._faults.append((self.utterances[index].id, str(error), self.utterances[index].audio))
+        raise AudioError(f"none of the {count} recordings of noises or rooms can be read")
 
     def stretch(self, count: int, rng: np.random.Generator) -> Samples:
         """Draw so many samples: a stretch of a recording, or a short one again and again."""

@@ -158,12 +158,12 @@ def check(
     faults: list[Fault] = []
     lines, durations = 0, list[float]()
     languages: dict[str, float] = {}
-    speakers, texts, doubles = set[str](), set[str](), _Doubles()
+    speakers, texts, doubles = set[str](), set[str](), Doubles()
 
     def on_line(number: int, error: ManifestError) -> None:
         faults.append(Fault(f"line {number}", "line", str(error)))
 
-    for look in in_order(partial(_look, options=options), iterate_any(manifest, on_line), processes):
+    for look in in_order(partial(look_at, options=options), iterate_any(manifest, on_line), processes):
         utterance = look.utterance
         lines += 1
         faults += [*look.faults, *doubles.of(look)]
@@ -183,7 +183,7 @@ def check(
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What a process found out about an utterance."""
 
     utterance: Utterance
@@ -194,7 +194,7 @@ class _Look:
     faults: list[Fault]
 
 
-class _Doubles:
+class Doubles:
     """Remembers what was there before."""
 
     def __init__(self) -> None:
@@ -202,9 +202,9 @@ class _Doubles:
         self.ids: set[str] = set()
         self.stretches: dict[tuple[Any, ...], str] = {}
         self.uses: Counter[str] = Counter()
-        self.long: list[_Look] = []
+        self.long: list[Look] = []
 
-    def of(self, look: _Look) -> Iterator[Fault]:
+    def of(self, look: Look) -> Iterator[Fault]:
         """What the utterance repeats."""
         utterance = look.utterance
         if utterance.id in self.ids:
@@ -217,7 +217,7 @@ class _Doubles:
         if BYTES not in utterance.extra:
             self.uses[utterance.audio] += 1
         claimed = utterance.duration
-        if claimed is not None and not utterance.offset and look.whole is not None and _differ(claimed, look.whole):
+        if claimed is not None and not utterance.offset and look.whole is not None and differ(claimed, look.whole):
             self.long.append(look)
 
     def longer(self) -> Iterator[Fault]:
@@ -229,11 +229,12 @@ class _Doubles:
                 yield Fault(look.utterance.id, "duration", detail)
 
 
-def _differ(claimed: float, measured: float) -> bool:
+def differ(claimed: float, measured: float) -> bool:
+    """Whether two durations are those of different recordings."""
     return abs(claimed - measured) > max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * claimed)
 
 
-def _look(utterance: Utterance, options: CheckOptions) -> _Look:
+def look_at(utterance: Utterance, options: CheckOptions) -> Look:
     """Look at one utterance."""
     faults = list(_text_faults(utterance, options)) + list(_language_faults(utterance))
     seconds, whole = utterance.duration, None
@@ -249,7 +250,7 @@ def _look(utterance: Utterance, options: CheckOptions) -> _Look:
     length = len(spoken(utterance.text or ""))
     if seconds and length > _SHORT_TEXT and length / seconds > options.characters_per_second:
         faults.append(Fault(utterance.id, "too much text", f"{length} characters in {seconds:.2f} s"))
-    return _Look(utterance, seconds, whole, faults)
+    return Look(utterance, seconds, whole, faults)
 
 
 def _decoded(utterance: Utterance) -> tuple[NDArray[np.float32] | None, list[Fault]]:
@@ -272,7 +273,7 @@ def _listen(utterance: Utterance, samples: NDArray[np.float32]) -> tuple[float, 
         whole = len(samples) / SAMPLE_RATE
         return 0.0, [Fault(utterance.id, "empty", f"begins at {utterance.offset:.2f} of {whole:.2f} s")]
     faults = []
-    if claimed is not None and _differ(claimed, seconds):
+    if claimed is not None and differ(claimed, seconds):
         faults.append(Fault(utterance.id, "duration", f"{claimed:.2f} s are claimed, {seconds:.2f} s are there"))
     if float(np.sqrt(np.mean(np.square(stretch, dtype=np.float64)))) < _SILENT:
         faults.append(Fault(utterance.id, "silent", utterance.audio))

@@ -7,15 +7,17 @@ code.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -44,12 +46,16 @@ class TrainingCheckpoint:
     """exponential moving average of the weights"""
     scaler: dict[str, Any] = field(default_factory=dict)
     """gradient scaler (float16 only)"""
-    random_states: list[dict[str, Any]] = field(default_factory=list)
-    """one per process"""
+    random_states: list[dict[str, Any] | None] = field(default_factory=list)
+    """one per process; None = it could not be asked any more"""
     settings: dict[str, Any] = field(default_factory=dict)
     """what must not change between the parts of a training"""
     seconds: float = 0.0
     """time spent so far"""
+    means: dict[str, Any] = field(default_factory=dict)
+    """sums since the last line of the log"""
+    data: dict[str, Any] = field(default_factory=dict)
+    """size and digest of the data"""
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
@@ -113,17 +119,65 @@ def write_training_checkpoint(output_dir: Path, checkpoint: TrainingCheckpoint, 
     temporary = place.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save({"format": _FORMAT, **vars(checkpoint)}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        save_synced(temporary, {"format": _FORMAT, **vars(checkpoint)})
         temporary.replace(place)
     except (OSError, RuntimeError) as error:
-        raise TrainingError(f"cannot write the checkpoint {place}: {error}") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it would keep a full disk full
+        raise TrainingError(f"cannot write the checkpoint {place}: {reason(error, folder)}") from error
     for old in training_checkpoints(output_dir)[:-keep]:
         with suppress(OSError):
             old.unlink()
     return place
+
+
+class _Noting:
+    """A file for torch.save, which turns what the system says into a riddle of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save_synced(place: Path, content: Any) -> None:
+    """Save with torch and bring it to the disk.
+
+    Raises:
+        OSError: the system's own, a full disk among them.
+        RuntimeError: torch could not.
+    """
+    with place.open("wb") as file:
+        noting = _Noting(file)
+        try:
+            torch.save(content, cast("IO[bytes]", noting))  # it writes and flushes, no more
+        except RuntimeError:
+            if noting.error is not None:
+                raise noting.error from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def reason(error: Exception, folder: Path) -> str:
+    """What the system said, in words; of a full disk also how much is left."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error.strerror or str(error)
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        return f"no space left on the disk ({free / 1e6:.1f} MB free); make room, and give the same command again"
+    return "no space left on the disk"
 
 
 def training_checkpoints(output_dir: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ from torch import Tensor, nn
 from vermilion.asr.tokenizer import Tokenizer
 from vermilion.audio import FeatureExtractor
 from vermilion.checkpoints.reader import read_checkpoint
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.manifests import Utterance
 from vermilion.nn.ctc import CtcHead
-from vermilion.training.aed import MODEL, copy_companions, ctc_loss, fresh_encoder, load_part, sizes_of, with_texts
+from vermilion.training.aed import MODEL, copy_companions, ctc_loss, fresh_encoder, load_part, sizes_of
 from vermilion.training.augment import AugmentOptions
+from vermilion.training.lines import Lines
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.options import CtcOptions, DataOptions, TrainingOptions
 from vermilion.training.publish import prefixed, publish
-from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses
-from vermilion.training.tokens import PAD, encode_texts
+from vermilion.training.speech import SpeechBatch, mean_losses
+from vermilion.training.stream import SpeechStream, spoken_lines
+from vermilion.training.tokens import PAD, encode_texts, said_of_unknown
 
 
 class CtcTraining(nn.Module):
@@ -51,6 +55,7 @@ def greedy_errors(log_probs: Tensor, frames: Tensor, token_lengths: Tensor) -> T
     return (found - token_lengths).abs().sum() / token_lengths.sum()
 
 
+@exclusive
 def train_ctc(
     folder: str | Path,
     manifest: str | Path,
@@ -88,12 +93,19 @@ def train_ctc(
     tokenizer, extractor = Tokenizer.from_folder(model), FeatureExtractor.from_cmvn(model / "cmvn.ark")
 
     # data
-    def speech(chosen: Sequence[Utterance], **more: Any) -> SpeechData:
-        ids = encode_texts(tokenizer, [u.text or "" for u in chosen])
-        return SpeechData(chosen, ids, extractor, data, seed=training.seed, padding=PAD, **more)
+    unknown: Counter[str] = Counter()
 
-    known = speech(with_texts(read_manifest(manifest), manifest), augment=augment)
-    held_out = speech(with_texts(read_manifest(dev), dev)) if dev is not None else None
+    def encode(utterances: Sequence[Utterance]) -> list[list[int]]:
+        return encode_texts(tokenizer, [u.text or "" for u in utterances], unknown)
+
+    def speech(source: Lines, **more: Any) -> SpeechStream:
+        return SpeechStream(source, encode, extractor, data, seed=training.seed, padding=PAD, skips=run.skips, **more)
+
+    lines = spoken_lines(manifest, data, run.skips)
+    known = speech(lines, augment=augment)
+    run.say(f"data: {known.summary()}")
+    run.say(said_of_unknown(unknown))
+    held_out = speech(spoken_lines(dev, data, run.skips)) if dev is not None else None
 
     # network: an encoder without dropout, and the head alone to train
     sizes = sizes_of(checkpoint)
@@ -117,7 +129,8 @@ def train_ctc(
         loss,
         known.training(run.device, run.rank, run.world),
         validate=validate if held_out is not None else None,
-        settings={"recipe": "ctc", "options": options, "data": data, "augment": augment, "utterances": len(known)},
+        settings={"recipe": "ctc", "options": options, "data": data, "augment": augment},
+        data=lines.facts,
     )
 
     # the finished model: what was there before, as it was stored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
+from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, read_dictionary, require_files
 from vermilion.errors import CheckpointError, TrainingError
 from vermilion.languages import fireredlid_label
 from vermilion.lid.labels import DIALECTS, LANGUAGES
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.manifests import Utterance
 from vermilion.training.aed import (
     MODEL,
     attention_losses,
@@ -28,11 +28,16 @@ from vermilion.training.aed import (
     sizes_of,
 )
 from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
+from vermilion.training.checkpoints import training_checkpoints
+from vermilion.training.lines import Lines, Usable
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.options import PRESETS, AedSizes, DataOptions, LidOptions, TrainingOptions
 from vermilion.training.publish import prefixed, prefixed_decoder, publish, write_dictionary
-from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses, read_cmvn_or_compute
+from vermilion.training.skipping import Skips
+from vermilion.training.speech import SpeechBatch, mean_losses, read_cmvn_or_compute
+from vermilion.training.stream import SpeechStream
 from vermilion.training.tokens import PAD, SOS, SPECIAL
 
 
@@ -84,21 +89,52 @@ def label_set(labels: Sequence[Sequence[str]]) -> list[str]:
     return [*SPECIAL[:5], *(x for x in LANGUAGES if x in seen), *(x for x in DIALECTS if x in seen)]
 
 
-def balanced(labels: Sequence[Sequence[str]], balance: float, most: int) -> list[int]:
-    """Numbers of the utterances, those with rare labels several times.
+def repeats_of(counts: Mapping[str, int], balance: float, most: int) -> dict[str, int]:
+    """How often an utterance of each label comes in an epoch: those with rare labels several times.
 
     Args:
-        labels: of each utterance.
+        counts: utterances of each label.
         balance: 0 = each once, 1 = every label as often as the most frequent.
         most: repeats of an utterance.
     """
-    names = [" ".join(both) for both in labels]
-    counts = Counter(names)
     largest = max(counts.values())
-    repeats = {name: min(most, round((largest / count) ** balance)) for name, count in counts.items()}
-    return [i for i, name in enumerate(names) for _ in range(repeats[name])]
+    return {name: min(most, round((largest / count) ** balance)) for name, count in counts.items()}
 
 
+def labelled_lines(path: str | Path, options: DataOptions, skips: Skips) -> tuple[Lines, Counter[str]]:
+    """The lines of a manifest that have a label, and how often each label occurs.
+
+    Raises:
+        ManifestError: it cannot be read.
+        TrainingError: too few lines can be used.
+    """
+    counts: Counter[str] = Counter()
+
+    def judge(utterance: Utterance) -> str:
+        try:
+            label_of(utterance)
+        except TrainingError as error:
+            return f"without a known language: {error}"
+        return ""
+
+    def note(utterance: Utterance) -> None:
+        counts[" ".join(label_of(utterance))] += 1
+
+    usable = Usable(options.min_seconds, options.max_seconds, judge)
+    return Lines(path, usable, buffer=options.buffer, skips=skips, note=note), counts
+
+
+def dictionary_for(labels: Sequence[Sequence[str]], model: Path, going_on: bool) -> list[str]:
+    """The labels of the data; those of a training that goes on stay, though some are not in its data any more."""
+    dictionary = label_set(labels)
+    if going_on and (model / "dict.txt").exists():
+        known = read_dictionary(model / "dict.txt")
+        if set(dictionary) <= set(known):
+            return list(known)
+    return dictionary
+
+
+@exclusive
 def train_lid(
     manifest: str | Path,
     *,
@@ -132,30 +168,32 @@ def train_lid(
     model = training.output_dir / MODEL
 
     # labels and statistics
-    utterances = read_manifest(manifest)
-    labels = [label_of(u) for u in utterances]
-    dictionary = label_set(labels)
+    lines, counts = labelled_lines(manifest, data, run.skips)
+    going_on = bool(training_checkpoints(training.output_dir))
+    dictionary = dictionary_for([name.split() for name in counts], model, going_on)
     with run.accelerator.main_process_first():
         model.mkdir(parents=True, exist_ok=True)
         write_dictionary(model / "dict.txt", dictionary)
         if options.encoder is not None:
             shutil.copyfile(require_files(options.encoder, ["cmvn.ark"]) / "cmvn.ark", model / "cmvn.ark")
-        extractor = read_cmvn_or_compute(model / "cmvn.ark", utterances, training.seed)
+        extractor = read_cmvn_or_compute(model / "cmvn.ark", lines, run.skips, training.seed)
 
     # data
-    def speech(chosen: Sequence[Utterance], labels: Sequence[Sequence[str]], **more: Any) -> SpeechData:
-        ids = [[_number(dictionary, label) for label in both] for both in labels]
-        return SpeechData(chosen, ids, extractor, data, seed=training.seed, padding=PAD, **more)
+    def encode(utterances: Sequence[Utterance]) -> list[list[int]]:
+        return [[_number(dictionary, label) for label in label_of(u)] for u in utterances]
 
-    often = balanced(labels, options.balance, options.most_repeats)
+    def speech(source: Lines, **more: Any) -> SpeechStream:
+        return SpeechStream(source, encode, extractor, data, seed=training.seed, padding=PAD, skips=run.skips, **more)
+
+    often = repeats_of(counts, options.balance, options.most_repeats)
     known = speech(
-        [utterances[i] for i in often],
-        [labels[i] for i in often],
+        lines,
         augment=augment,
         masks=masks if options.mask else None,
+        repeats=lambda utterance: often[" ".join(label_of(utterance))],
     )
-    others = read_manifest(dev) if dev is not None else []
-    held_out = speech(others, [label_of(u) for u in others]) if others else None
+    run.say(f"data: {known.summary()}; {', '.join(f'{name} {count:,}' for name, count in counts.most_common())}")
+    held_out = speech(labelled_lines(dev, data, run.skips)[0]) if dev is not None else None
 
     # network
     network, sizes = network_for(options, len(dictionary), training.gradient_checkpointing)
@@ -176,7 +214,8 @@ def train_lid(
         known.training(run.device, run.rank, run.world),
         validate=validate if held_out is not None else None,
         settings={"recipe": "lid", "options": options, "data": data, "augment": augment, "masks": masks}
-        | {"labels": dictionary, "utterances": len(known)},
+        | {"labels": dictionary},
+        data=lines.facts,
     )
 
     # the finished model

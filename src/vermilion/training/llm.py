@@ -22,20 +22,24 @@ from vermilion.asr.prompt import prompt_text, target_text
 from vermilion.audio import FeatureExtractor
 from vermilion.checkpoints.reader import Checkpoint, read_checkpoint, require_files
 from vermilion.errors import CheckpointError, OptionsError, TrainingError
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.manifests import Utterance
 from vermilion.nn.adapter import SpeechAdapter
 from vermilion.nn.conformer import ConformerConfig, ConformerEncoder
 from vermilion.nn.lora import LoraLinear
 from vermilion.runtime import Runtime
-from vermilion.training.aed import MODEL, load_part, with_texts
+from vermilion.training.aed import MODEL, load_part
 from vermilion.training.augment import AugmentOptions, SpecAugmentOptions
+from vermilion.training.lines import Lines, Usable
 from vermilion.training.llm_options import LlmTrainingOptions
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.lora import add_lora
 from vermilion.training.options import DataOptions, TrainingOptions
 from vermilion.training.publish import PLAIN, prefixed, publish
-from vermilion.training.speech import SpeechBatch, SpeechData, mean_losses
+from vermilion.training.skipping import Skips
+from vermilion.training.speech import SpeechBatch, mean_losses
+from vermilion.training.stream import SpeechStream
 
 RATE = 2
 """encoder frames that a new adapter joins"""
@@ -150,6 +154,7 @@ def read_start(options: LlmTrainingOptions) -> Parts:
     return Parts(encoder, None, options.qwen, folder / "cmvn.ark")
 
 
+@exclusive
 def train_llm(
     manifest: str | Path,
     *,
@@ -189,13 +194,19 @@ def train_llm(
     vocabulary = Vocabulary.from_folder(start.qwen)
     extractor = FeatureExtractor.from_cmvn(start.cmvn)
 
-    def speech(source: str | Path, **more: Any) -> SpeechData:
-        chosen = with_texts(read_manifest(source), source)
-        ids = target_ids(vocabulary, chosen)
-        return SpeechData(chosen, ids, extractor, data, seed=training.seed, padding=vocabulary.end, **more)
+    def speech(lines: Lines, **more: Any) -> SpeechStream:
+        skips = run.skips
+        return SpeechStream(
+            lines, encode, extractor, data, seed=training.seed, padding=vocabulary.end, skips=skips, **more
+        )
 
-    known = speech(manifest, augment=augment, masks=masks if options.mask else None)
-    held_out = speech(dev) if dev is not None else None
+    def encode(utterances: Sequence[Utterance]) -> list[list[int]]:
+        return target_ids(vocabulary, utterances)
+
+    lines = target_lines(manifest, vocabulary, data, run.skips)
+    known = speech(lines, augment=augment, masks=masks if options.mask else None)
+    run.say(f"data: {known.summary()}")
+    held_out = speech(target_lines(dev, vocabulary, data, run.skips)) if dev is not None else None
 
     # network
     runtime = Runtime(run.device, training.precision)
@@ -215,14 +226,33 @@ def train_llm(
         loss,
         known.training(run.device, run.rank, run.world),
         validate=validate if held_out is not None else None,
-        settings={"recipe": "llm", "options": options, "data": data, "augment": augment, "masks": masks}
-        | {"utterances": len(known)},
+        settings={"recipe": "llm", "options": options, "data": data, "augment": augment, "masks": masks},
+        data=lines.facts,
     )
 
     # the finished model
     if outcome.finished and run.accelerator.is_main_process:
         publish_llm(training.output_dir / MODEL, network, start, options)
     return outcome
+
+
+def target_lines(path: str | Path, vocabulary: Vocabulary, options: DataOptions, skips: Skips) -> Lines:
+    """The lines of a manifest whose text can be a target.
+
+    Raises:
+        ManifestError: it cannot be read.
+        TrainingError: too few lines can be used.
+    """
+
+    def judge(utterance: Utterance) -> str:
+        try:
+            target_ids(vocabulary, [utterance])
+        except TrainingError as error:
+            return f"with a control token: {error}"
+        return "" if utterance.text else "without a text"
+
+    usable = Usable(options.min_seconds, options.max_seconds, judge)
+    return Lines(path, usable, buffer=options.buffer, skips=skips)
 
 
 def target_ids(vocabulary: Vocabulary, utterances: Sequence[Utterance]) -> list[list[int]]:

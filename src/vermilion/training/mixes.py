@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE
-from vermilion.errors import OptionsError, TrainingError
-from vermilion.manifests import Utterance, read_manifest
+from vermilion.errors import AudioError, ManifestError, OptionsError, TrainingError
+from vermilion.manifests import Utterance, iterate_manifest
 from vermilion.training.augment import Augmenter, AugmentOptions, change_speed
 from vermilion.training.reading import read_stretch
 from vermilion.training.singing import sing
+from vermilion.training.skipping import Skips
 from vermilion.training.stretches import Stretch, TrimOptions, frame_labels, given_stretches, sounding
 
 Samples = NDArray[np.float32]
@@ -33,6 +34,8 @@ _FADE = 400
 _FLOOR_DB = (-95.0, -60.0)
 """level of the hiss under every mix: digital silence would give the labels away"""
 _CLIP_DB = 4.0
+_TRIES = 20
+"""recordings that are drawn before it is said that none can be read"""
 """clips of a mix differ by so much at most from the mix's level"""
 
 
@@ -152,7 +155,9 @@ class Mix:
         return np.stack(columns, axis=1).astype(np.float32)
 
 
-def read_sources(manifests: Mapping[Kind, Sequence[Path]], part: Literal["train", "dev"]) -> Sources:
+def read_sources(
+    manifests: Mapping[Kind, Sequence[Path]], part: Literal["train", "dev"], skips: Skips | None = None
+) -> Sources:
     """Read the recordings of one part of the data.
 
     Lines with the key `set` are used if it names the part ("test" is never used). Of the other lines about 5 % of
@@ -162,17 +167,26 @@ def read_sources(manifests: Mapping[Kind, Sequence[Path]], part: Literal["train"
     Args:
         manifests: by kind.
         part: "train" or "dev".
+        skips: is told of lines that are no entries, which are left out.
 
     Raises:
         ManifestError: one cannot be read.
+        TrainingError: one has no entry.
     """
     chosen: dict[str, list[Utterance]] = {}
     for kind, paths in manifests.items():
-        lines = [line for path in paths for line in read_manifest(path)]
+        lines = [line for path in paths for line in _entries(path, skips or Skips())]
         named = [line for line in lines if line.extra.get("set") == part]
         free = [line for line in lines if line.extra.get("set") is None]
         chosen[kind] = named + _own_part(free, part)
     return Sources(**chosen)
+
+
+def _entries(path: Path, skips: Skips) -> list[Utterance]:
+    found = list(iterate_manifest(path, lambda number, error: skips.note(f"{path.name}, line {number}", str(error))))
+    if not found:
+        raise TrainingError(f"{path} lists no recording" + (f" ({skips.first[0]})" if skips.first else ""))
+    return found
 
 
 def _own_part(lines: list[Utterance], part: str) -> list[Utterance]:
@@ -193,13 +207,15 @@ class Mixer:
         augment: AugmentOptions = MixAugmentOptions(),
         trim: TrimOptions = TrimOptions(),  # noqa: B008 - frozen
         seed: int = 0,
+        skips: Skips | None = None,
     ) -> None:
-        """Take the recordings.
+        """Take the recordings; `skips` is told of those that cannot be read, others are drawn in their place.
 
         Raises:
             TrainingError: a kind that mixes should have has no recordings.
         """
         self.sources, self.options, self.trim, self.seed = sources, options, trim, seed
+        self.skips = skips or Skips()
         self.augmenter = Augmenter(augment)
         for kind in ("speech", "music", "noise"):
             if getattr(options, kind) and not getattr(sources, kind):
@@ -215,7 +231,7 @@ class Mixer:
             index: number in the epoch.
 
         Raises:
-            AudioError: a recording cannot be read.
+            TrainingError: too many recordings cannot be read.
         """
         rng = np.random.default_rng([self.seed, epoch, index])
         options = self.options
@@ -257,8 +273,7 @@ class Mixer:
         made = kind == "singing" and (not given or (self.sources.speech and rng.random() < self.options.made_singing))
         lines: list[Utterance] = self.sources.speech if made else given
         line = lines[int(rng.integers(len(lines)))]
-        clip, first = read_stretch(line, self.options.samples, rng)
-        stretches = given_stretches(line, 1 << 60)
+        line, clip, first, stretches = self._read(line, lines, self.options.samples, rng)
         if stretches is not None:
             stretches = [(a - first, b - first) for a, b in stretches]
         if made:
@@ -272,6 +287,31 @@ class Mixer:
         stretches = [(max(0, a), min(len(clip), b)) for a, b in stretches if b > 0 and a < len(clip)]
         return line.id, _at_level(clip, stretches, level), stretches
 
+    def _read(
+        self, line: Utterance, others: Sequence[Utterance], count: int, rng: np.random.Generator
+    ) -> tuple[Utterance, Samples, int, list[Stretch] | None]:
+        """Read a stretch of a recording; of one that cannot be read, another is drawn.
+
+        Returns:
+            The line that was read, samples, the sample of the recording that they begin with, and where the line says
+            that there is sound.
+
+        Raises:
+            TrainingError: too many recordings cannot be read.
+        """
+        for _ in range(_TRIES):
+            try:
+                clip, first = read_stretch(line, count, rng)
+                stretches = given_stretches(line, 1 << 60)
+            except (AudioError, ManifestError) as error:
+                self.skips.add(line, str(error), len(others))
+                line = others[int(rng.integers(len(others)))]
+                continue
+            self.skips.used()
+            return line, clip, first, stretches
+        self.skips.refuse()
+        raise TrainingError("no recording can be used")
+
     def _place_background(self, mixed: Samples, kind: Kind, level: float, rng: np.random.Generator) -> Placed:
         """Music or noise: through the whole mix, or in a part of it."""
         lines: list[Utterance] = getattr(self.sources, kind)
@@ -280,7 +320,7 @@ class Mixer:
         if rng.random() < 0.5:
             count = round(rng.uniform(0.1, 1.0) * len(mixed))
             start = int(rng.integers(len(mixed) - count + 1))
-        clip, _ = read_stretch(line, count, rng)
+        line, clip, _, _ = self._read(line, lines, count, rng)
         if kind == "noise" and 0 < len(clip) < count and rng.random() < 0.7:
             clip = np.resize(np.roll(clip, -int(rng.integers(len(clip)))), count)  # again and again
         stretches = sounding(clip, TrimOptions(range_db=45.0, gap_seconds=1.0, margin_seconds=0.0))

@@ -11,9 +11,11 @@ from vermilion.errors import OptionsError
 
 MAY_CHANGE = frozenset(
     {"output_dir", "device", "threads", "log_every", "save_every", "keep", "validate_every", "average_last"}
-    | {"tensorboard", "resume", "max_hours", "steps", "workers", "processes", "half"}
+    | {"tensorboard", "resume", "retune", "max_hours", "steps", "workers", "processes", "half", "max_bad_share"}
 )
 """options that may change when a training goes on from a checkpoint; all others must stay as they were"""
+TUNABLE = frozenset({"learning_rate", "warmup_steps", "schedule", "clip_norm", "weight_decay", "precision"})
+"""options that may change too where `retune` says so"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class TrainingOptions:
     """Write TensorBoard's event files too."""
     resume: bool = True
     """Go on from the newest checkpoint of the output folder; without, a folder that has one is refused."""
+    retune: bool = False
+    """Go on with another learning rate, warm-up, schedule, clip_norm, weight_decay or precision than before."""
+    max_bad_share: float = 0.1
+    """Recordings that cannot be read are skipped and listed in skipped.jsonl; a larger share of them ends the
+    training; 1 = never."""
     threads: int = 0
     """Threads of the networks on a CPU; 0 = the cores that this process may use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -80,6 +87,8 @@ class TrainingOptions:
                 raise OptionsError(f"{name} is {getattr(self, name)}; it cannot be negative")
         if self.learning_rate <= 0 or self.max_hours < 0:
             raise OptionsError("learning_rate must be above 0 and max_hours not below")
+        if not 0 <= self.max_bad_share <= 1:
+            raise OptionsError(f"max_bad_share is {self.max_bad_share}; it must lie from 0 to 1")
         if not 0 <= self.ema_decay < 1:
             raise OptionsError(f"ema_decay is {self.ema_decay}; it must lie from 0 to below 1")
         if self.ema_decay and self.average_last:
@@ -114,6 +123,23 @@ class DataOptions:
     """Threads that read, augment and compute features ahead."""
     processes: int = 0
     """Processes that do it instead (for GPUs, which threads cannot keep busy); 0 = threads."""
+    buffer: int = 100_000
+    """Lines of a manifest that are held in memory at a time; larger manifests are read in stretches, in another order
+    in each epoch."""
+
+    def __post_init__(self) -> None:
+        """Check the domain.
+
+        Raises:
+            OptionsError: a value is out of its domain.
+        """
+        for name in ("max_frames", "max_items", "buckets", "buffer"):
+            if getattr(self, name) < 1:
+                raise OptionsError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if min(self.workers, self.processes) < 0:
+            raise OptionsError("workers and processes cannot be negative")
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise OptionsError(f"utterances of {self.min_seconds} to {self.max_seconds} s are none at all")
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vermilion.checkpoints.catalogue import KIND_FILE
 from vermilion.checkpoints.reader import PUBLISHED_NAME
 from vermilion.errors import TrainingError
+from vermilion.training.checkpoints import reason, save_synced
 
 PLAIN = (bool, int, float, str, type(None))
 """types that hyper-parameters may have: a published file holds no code"""
@@ -80,7 +79,7 @@ def publish(
             if file.resolve() != (folder / file.name).resolve():
                 shutil.copyfile(file, folder / file.name)
     except (OSError, RuntimeError) as error:
-        raise TrainingError(f"cannot write the model to {folder}: {error}") from error
+        raise TrainingError(f"cannot write the model to {folder}: {reason(error, folder)}") from error
     return folder
 
 
@@ -94,10 +93,11 @@ def _stored(key: str, tensor: Tensor, half: bool) -> Tensor:
 
 def _save(place: Path, content: dict[str, Any]) -> None:
     temporary = place.with_name(place.name + ".part")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        save_synced(temporary, content)
+    except (OSError, RuntimeError):
+        temporary.unlink(missing_ok=True)  # it would keep a full disk full
+        raise
     temporary.replace(place)
 
 

@@ -29,6 +29,7 @@ from vermilion.nn.punctuation import (
     SelfAttention,
 )
 from vermilion.punc.tokens import BERT_FOLDER, INPUT_VOCABULARY, PieceTokenizer
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
 from vermilion.training.options import TrainingOptions
@@ -205,6 +206,7 @@ def _last_pieces(piece_ends: Sequence[int], word_ends: Sequence[int]) -> Iterato
             yield piece, word
 
 
+@exclusive
 def train_punctuation(
     texts: Sequence[Path],
     *,
@@ -253,6 +255,7 @@ def train_punctuation(
     network = network_for(model, options)
     options = replace(options, positions=network.config.max_positions)
     data = Windows(known, tokenizer, cls_id, options, noise, training.seed)
+    run.say(f"data: {data.words:,} words; {sum(map(len, held_out)):,} held out")
 
     def loss(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = network(batch.ids, batch.lengths)
@@ -272,7 +275,8 @@ def train_punctuation(
         loss,
         lambda epoch, index: data.batches(run.device, run.rank, run.world, epoch, index),
         validate=validate if options.validation_windows else None,
-        settings={"recipe": "punc", "options": _lasting(options), "noise": noise, "words": data.words},
+        settings={"recipe": "punc", "options": _lasting(options), "noise": noise},
+        data={"words": data.words},
     )
 
     # the finished model

@@ -42,20 +42,26 @@ def resample(utterances: Sequence[Utterance], folder: str | Path, processes: int
         processes: how many work.
 
     Yields:
-        What became of each, in order.
-
-    Raises:
-        ManifestError: two utterances have the same id, or ids that differ in upper and lower case only.
+        What became of each, in order. Of two with the same id, or ids that differ in upper and lower case only, the
+        second has failed.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    jobs = [(utterance, root / f"{file_name(utterance.id)}.flac") for utterance in utterances]
+    yield from in_order(_resample, _jobs(utterances, root), processes)
+
+
+_Job = tuple[Utterance, Path, str]
+"""what to write, where to, and why that cannot be"""
+
+
+def _jobs(utterances: Sequence[Utterance], root: Path) -> Iterator[_Job]:
     taken: dict[str, str] = {}
-    for utterance, path in jobs:
-        other = taken.setdefault(path.name.casefold(), utterance.id)
-        if other is not utterance.id:
-            raise ManifestError(f"utterances {other} and {utterance.id} would both become {path.name}: change an id")
-    yield from in_order(_resample, jobs, processes)
+    for utterance in utterances:
+        path = root / f"{file_name(utterance.id)}.flac"
+        other = taken.get(path.name.casefold())
+        taken.setdefault(path.name.casefold(), utterance.id)
+        twice = f"utterances {other} and {utterance.id} would both become {path.name}: change an id"
+        yield utterance, path, "" if other is None else twice
 
 
 def file_name(name: str) -> str:
@@ -66,8 +72,10 @@ def file_name(name: str) -> str:
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _resample(job: tuple[Utterance, Path]) -> Resampled:
-    utterance, path = job
+def _resample(job: _Job) -> Resampled:
+    utterance, path, wrong = job
+    if wrong:
+        return Resampled(utterance, wrong)
     try:
         if _is_current(utterance, path):
             return Resampled(_moved(utterance, path, _duration(path)), kept=True)

@@ -80,6 +80,21 @@ def _train_pieces(place: Path, stretches: Counter[str], size: int) -> list[str]:
     return list(found)
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts as they are trained on."""
-    return [tokenizer.encode(spoken(text))[1] for text in texts]
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], unknown: Counter[str] | None = None) -> list[list[int]]:
+    """Token ids of texts as they are trained on; what the vocabulary lacks is counted in `unknown`."""
+    found = []
+    for text in texts:
+        names, ids = tokenizer.encode(spoken(text))
+        if unknown is not None:
+            unknown.update(n.strip("▁") for n, i in zip(names, ids, strict=True) if i == tokenizer.unknown)
+        found.append(ids)
+    return found
+
+
+def said_of_unknown(unknown: Counter[str]) -> str:
+    """What a vocabulary lacks, for people; '' = nothing."""
+    if not unknown:
+        return ""
+    most = ", ".join(f"{name or '▁'} ({count})" for name, count in unknown.most_common(8))
+    more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+    return f"not in the vocabulary, trained on as <unk>: {most}{more}"

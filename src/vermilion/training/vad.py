@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,13 +23,14 @@ from vermilion.audio.cmvn import write_matrix
 from vermilion.audio.features import NUM_BINS
 from vermilion.checkpoints.layout import detector_layout
 from vermilion.checkpoints.reader import load_strict, read_checkpoint, require_files
-from vermilion.errors import CheckpointError, TrainingError
+from vermilion.errors import CheckpointError, TrainingError, VermilionError
 from vermilion.nn.dfsmn import Dfsmn, DfsmnConfig
 from vermilion.nn.dfsmn_torch import DfsmnNetwork
 from vermilion.training.augment import AugmentOptions
+from vermilion.training.locking import exclusive
 from vermilion.training.log import Report
 from vermilion.training.loop import Outcome, begin, train
-from vermilion.training.mixes import VOICES, Kind, MixAugmentOptions, Mixer, MixOptions, read_sources
+from vermilion.training.mixes import VOICES, Kind, MixAugmentOptions, Mixer, MixOptions, Sources, read_sources
 from vermilion.training.options import TrainingOptions
 from vermilion.training.publish import publish
 from vermilion.training.stretches import TrimOptions
@@ -109,14 +111,17 @@ class MixData:
         from torch.utils.data import DataLoader
 
         loader: DataLoader[Any] = DataLoader(
-            self,  # type: ignore[arg-type]  # any mapping from places will do
+            _Answers(self),  # type: ignore[arg-type]  # any mapping from places will do
             batch_size=None,
             sampler=_Places(self.options.batch, rank, world, epoch, index),
             num_workers=self.options.workers,
             worker_init_fn=_one_thread,
             generator=torch.Generator(),  # the loader draws from it; the training's own must not notice
         )
-        for found_epoch, found_index, batch in loader:
+        for answer in loader:
+            if isinstance(answer, VermilionError):
+                raise answer
+            found_epoch, found_index, batch = answer
             yield found_epoch, found_index, batch.to(device)
 
     def fixed(self, epoch: int, count: int) -> Iterator[Batch]:
@@ -124,6 +129,19 @@ class MixData:
         for first in range(0, count, self.options.batch):
             numbers = list(range(first, min(count, first + self.options.batch)))
             yield self[epoch, 0, numbers][2]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Batches, or the error in place of one: the loader would make a traceback of its message."""
+
+    data: MixData
+
+    def __getitem__(self, place: tuple[int, int, list[int]]) -> tuple[int, int, Batch] | VermilionError:
+        try:
+            return self.data[place]
+        except VermilionError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -150,6 +168,7 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
+@exclusive
 def train_detector(
     manifests: Mapping[Kind, Sequence[Path]],
     *,
@@ -183,8 +202,9 @@ def train_detector(
 
     # recordings and mixes
     mix = possible(mix, manifests, options)
-    known, held_out = read_sources(manifests, "train"), read_sources(manifests, "dev")
-    mixer = Mixer(known, mix, augment, trim, training.seed)
+    known, held_out = (read_sources(manifests, part, run.skips) for part in ("train", "dev"))
+    mixer = Mixer(known, mix, augment, trim, training.seed, run.skips)
+    run.say("data: " + ", ".join(f"{len(lines):,} {kind}" for kind, lines in vars(known).items() if lines))
 
     # statistics of features, weight of frames with sound: of a model, given, or from mixes
     with run.accelerator.main_process_first():
@@ -203,7 +223,7 @@ def train_detector(
 
     def validate(network: nn.Module) -> dict[str, float]:
         if not kept:
-            judge = Mixer(held_out, mix, augment, trim, training.seed)
+            judge = Mixer(held_out, mix, augment, trim, training.seed, run.skips)
             kept.extend(MixData(judge, extractor, options).fixed(_VALIDATION_EPOCH, options.validation_mixes))
         return scores(network, kept, run.device, names_of(options), positive_weight)
 
@@ -213,8 +233,8 @@ def train_detector(
         loss,
         lambda epoch, index: data.batches(run.device, run.rank, run.world, epoch, index),
         validate=validate if options.validation_mixes else None,
-        settings={"recipe": "vad", "options": _lasting(options), "mix": mix, "augment": augment, "trim": trim}
-        | {"recordings": {kind: len(lines) for kind, lines in vars(known).items()}},
+        settings={"recipe": "vad", "options": _lasting(options), "mix": mix, "augment": augment, "trim": trim},
+        data=facts_of(known),
     )
 
     # the finished model
@@ -222,6 +242,13 @@ def train_detector(
         kind = f"FireRedVAD/{FOLDERS[options.kind]}"
         publish(model, args, network.state_dict(), files=[training.output_dir / "cmvn.ark"], kind=kind)
     return outcome
+
+
+def facts_of(sources: Sources) -> dict[str, Any]:
+    """What a checkpoint keeps, to notice that data have changed."""
+    lines = {kind: [(u.id, u.duration) for u in found] for kind, found in vars(sources).items()}
+    digest = hashlib.blake2b(json.dumps(lines).encode(), digest_size=16).hexdigest()
+    return {"recordings": sum(map(len, lines.values())), "digest": digest}
 
 
 def _lasting(options: DetectorOptions) -> dict[str, Any]:
