@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from vermilion.cli.console import OK, Terminal
 from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search
-from vermilion.errors import MissingDependencyError
+from vermilion.errors import missing
 from vermilion.pipeline import PipelineOptions
 from vermilion.server.building import LoadModels
 from vermilion.server.options import Limits, ServerOptions, is_loopback, state_folder
@@ -159,7 +159,5 @@ def _run(options: ServerOptions, drain: float, verbose: bool, certificate: Path 
     try:
         from vermilion.server.running import Running, serve
     except ImportError as error:
-        raise MissingDependencyError(
-            f'the server needs more packages ({error.name} is missing): pip install "vermilion[server]"'
-        ) from error
+        raise missing("the server needs more packages", "server", f"{error.name} is missing") from error
     serve(options, Running(drain, verbose, certificate, key))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vermilion.assembly import Job, Unit, restore_units, unit_state
 from vermilion.cluster.ray_data import RayOptions, connect
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import OptionsError, missing
 from vermilion.live.options import LiveOptions
 from vermilion.scheduling import windows
 from vermilion.server.backend import Engines, LiveLink, State, Step, Task
@@ -91,7 +91,7 @@ def serve_package() -> tuple[Any, Any]:
         import ray
         from ray import serve
     except ImportError as error:
-        raise MissingDependencyError('the engine ray needs: pip install "vermilion[ray]"') from error
+        raise missing("the engine ray is not installed", "ray") from error
     return ray, serve
 
 

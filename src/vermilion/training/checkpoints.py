@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ def save_synced(place: Path, content: Any) -> None:
     with place.open("wb") as file:
         noting = _Noting(file)
         try:
-            torch.save(content, noting)
+            torch.save(content, cast(IO[bytes], noting))
         except RuntimeError:
             if noting.error is not None:
                 raise noting.error from None

@@ -127,9 +127,10 @@ class SpeechStream:
         while True:
             while number < self.lines.blocks:
                 data, seed = self._block(epoch, number)
-                batches = data.batches(seed, rank, world).epoch(epoch) if data is not None else []
-                for at in range(first, len(batches)):
-                    yield data, Position(epoch, number * _BATCHES + at, batches[at])
+                if data is not None:
+                    batches = data.batches(seed, rank, world).epoch(epoch)
+                    for at in range(first, len(batches)):
+                        yield data, Position(epoch, number * _BATCHES + at, batches[at])
                 number, first = number + 1, 0
             epoch, number = epoch + 1, 0
 
