@@ -23,7 +23,7 @@ from vermilion.evaluation.results import ScoringOptions
 from vermilion.evaluation.running import batches, run
 from vermilion.evaluation.scoring import evaluated
 from vermilion.evaluation.session import Plan, System
-from vermilion.evaluation.sets import NamedSet, events_of, read_sets, spans_of, words_of
+from vermilion.evaluation.sets import NamedSet, events_of, read_lines, read_sets, spans_of, words_of
 from vermilion.evaluation.tables import lines
 from vermilion.evaluation.tasks import (
     EventTask,
@@ -155,6 +155,47 @@ def test_punc(material, capsys, monkeypatch):
     assert found[0]["figures"]["precision"] == 1.0  # the full stop at the end; the comma is lost
     assert found[0]["figures"]["recall"] == 0.5
     assert found[0]["figures"]["changed words"] == 0
+
+
+def test_punc_needs_no_recordings(material, capsys, monkeypatch):
+    monkeypatch.setattr(loading, "load_restorer", lambda *_, **__: FakeRestorer())
+    (material / "texts.jsonl").write_text(
+        '{"id": "p0", "text": "Hello, you?"}\n\n{"text": "你好。"}\n', encoding="utf8"
+    )
+    assert main(["evaluate", "punc", str(material / "texts.jsonl"), "-m", str(material / "models"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["set"] == "texts"
+    assert [u.id for u in read_lines(material / "texts.jsonl")] == ["p0", "line 3"]
+    for wrong, message in (('{"id": "p0"}', "neither"), ("[1]", "no JSON object"), ("{", "no JSON")):
+        (material / "bad.jsonl").write_text(wrong)
+        with pytest.raises(ManifestError, match=message):
+            read_lines(material / "bad.jsonl")
+
+
+def test_the_report_s_normalisation_is_warned_of_elsewhere(material, capsys):
+    write_manifest(material / "fr.jsonl", [Utterance("a", str(material / "0.wav"), text="il y a", language="fr")])
+    write_manifest(material / "en.jsonl", [Utterance("a", str(material / "0.wav"), text="a b", language="en-US")])
+    models = ["-m", str(material / "models"), "--max-tokens", "2"]
+    assert main(["evaluate", "asr", str(material / "fr.jsonl"), str(material / "en.jsonl"), *models]) == 0
+    err = capsys.readouterr().err
+    assert err.count("warning: ") == 1
+    assert "fr is in fr: the report's normalisation" in err
+    assert main(["evaluate", "asr", str(material / "fr.jsonl"), *models, "--normalisation", "whisper-basic"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_texts_without_a_reference_are_told(tmp_path, capsys):
+    (tmp_path / "ref.txt").write_text("a hello\n")
+    (tmp_path / "hyp.txt").write_text("a hello\n" + "".join(f"x{i} more\n" for i in range(5)))
+    assert main(["evaluate", "asr", "--ref", str(tmp_path / "ref.txt"), "--hyp", str(tmp_path / "hyp.txt")]) == 0
+    assert "has 5 texts without a reference, not counted: x0, x1, x2 and 2 more" in capsys.readouterr().err
+
+
+def test_too_few_recordings_are_said_before_any_is_recognised(material, capsys, monkeypatch):
+    monkeypatch.setattr(loading, "load_recognizer", lambda *_, **__: pytest.fail("the models were loaded"))
+    rows = [Utterance(f"u{i}", str(material / "0.wav"), text="a") for i in range(16)]
+    write_manifest(material / "few.jsonl", rows)
+    assert main(["calibrate", str(material / "few.jsonl"), "-m", str(material / "models")]) == 2
+    assert "16 recordings with a text are too few to calibrate on; give 20 or more" in capsys.readouterr().err
 
 
 def test_two_files(tmp_path, capsys):

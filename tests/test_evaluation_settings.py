@@ -8,8 +8,10 @@ import soundfile
 from tiny import noise, write_aed
 
 from vermilion.cli import main
-from vermilion.errors import FormatError
-from vermilion.evaluation.settings import character_errors, read_samples
+from vermilion.errors import FormatError, ManifestError
+from vermilion.evaluation.normalisation import tokens
+from vermilion.evaluation.recognition import score_utterance
+from vermilion.evaluation.settings import _rate, read_samples
 from vermilion.nn.packed import int8_available
 
 
@@ -27,11 +29,26 @@ def rows(capsys, material, *arguments):
     return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_errors_count_letters_alone():
-    assert character_errors("Hello, World!", "hello world") == (0, 10)
-    assert character_errors("你好 世界。", "你好时界") == (1, 4)
-    assert character_errors("ＡＢＣ", "abd") == (1, 3)
-    assert character_errors("", "ab") == (2, 0)
+def test_the_error_rate_is_that_of_evaluate():
+    pairs = [("Hello, World!", "hello world"), ("你好 世界。", "你好时界"), ("", "ab")]
+    for reference, heard in pairs:
+        score = score_utterance("u", reference, heard, unit="character")
+        assert _rate([(reference, heard)]) == (score.counts.rate if score.counts.length else 1.0)
+    assert _rate(pairs) == 3 / 14
+    assert _rate([]) is None
+
+
+def test_manifests_are_lists_too(material):
+    rows = [{"audio_filepath": "0.wav", "text": "a b"}, {"audio_filepath": "2.wav", "offset": 0.5, "duration": 1.0}]
+    (material / "list.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    whole, part = read_samples(material / "list.jsonl")
+    assert (whole.path, whole.text, whole.audio()) == (material / "0.wav", "a b", material / "0.wav")
+    assert len(part.audio()) == 16000
+    (material / "wav.scp").write_text("u 1.wav\n")
+    assert read_samples(material)[0].path == material / "1.wav"
+    (material / "bad.jsonl").write_text("{")
+    with pytest.raises(ManifestError):
+        read_samples(material / "bad.jsonl")
 
 
 def test_lists_of_recordings(tmp_path):
@@ -64,10 +81,16 @@ def test_rates_against_references(material, capsys):
 
     model = AedRecognizer.from_pretrained(material / "models/FireRedASR2-AED")
     text = model.recognize([material / "0.wav"])[0].text
-    letters = sum(c.isalnum() for c in text)
+    letters = len(tokens(text, unit="character"))
     assert letters
     (material / "list.tsv").write_text(f"0.wav\t{text}\n1.wav\n", encoding="utf8")
     assert rows(capsys, material, "--precisions", "float32")[1][0]["cer"] == 0.0
+    row = {"audio_filepath": "0.wav", "text": text, "duration": 0.5}
+    (material / "list.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "audio_filepath": "no.wav"}))
+    assert (
+        main(["compare", str(material / "list.jsonl"), "-m", str(material / "models"), "--precisions", "float32"]) == 1
+    )
+    assert "1 of 2 recordings" in capsys.readouterr().err
     (material / "list.tsv").write_text(f"0.wav\t{text}好好\n", encoding="utf8")
     assert rows(capsys, material, "--precisions", "float32")[1][0]["cer"] == pytest.approx(2 / (letters + 2))
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from vermilion.errors import OptionsError
 from vermilion.evaluation import significance
-from vermilion.evaluation.significance import difference, interval
+from vermilion.evaluation.significance import difference, interval, wilson
 
 
 def counts(n, rate, seed):
@@ -33,6 +33,25 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         got = interval(*counts(150, 0.2, seed), resamples=300)
         hits += got.low <= 0.2 <= got.high
     assert 86 <= hits <= 100
+
+
+@pytest.mark.parametrize(("wrong", "count"), [(0, 60), (3, 60), (50, 50), (1, 1), (17, 400)])
+def test_a_share_of_recordings_has_the_interval_of_scipy(wrong, count):
+    theirs = stats.binomtest(wrong, count).proportion_ci(0.95, "wilson")
+    got = interval([1] * wrong + [0] * (count - wrong), [1] * count)
+    assert (got.low, got.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert got == wilson(wrong / count, count)
+
+
+def test_nothing_wrong_is_not_certain_to_stay_so():
+    """No error in 60 recordings of ten words each: what 60 trials say, not what 600 would."""
+    got = interval([0] * 60, [10] * 60)
+    assert (got.value, got.low) == (0.0, 0.0)
+    assert got.high == pytest.approx(stats.binomtest(0, 60).proportion_ci(0.95, "wilson").high)
+    one = interval([2], [40])
+    assert one.low < 0.05 < one.high
+    assert interval([0.0] * 9, [3] * 9, share=False).high == 0.0  # seconds are no share
+    assert interval([30], [10]).high == 3.0  # more errors than words
 
 
 def test_small_chunks_change_nothing_but_memory(monkeypatch):

@@ -31,6 +31,22 @@ class Cancelled(BaseException):
     """Nobody waits for the work any more; no `Exception`, so that no stage takes it for a fault of its own."""
 
 
+def install(extra: str) -> str:
+    """How an extra is installed, for messages: from the source, since no registry has the package."""
+    return f'install the extra vermilion[{extra}] with pip install -e ".[{extra}]" in the folder of the source'
+
+
+def missing(what: str, extra: str, error: object = "") -> MissingDependencyError:
+    """The error for a package that is not there.
+
+    Args:
+        what: what needs it, or what is not there.
+        extra: that brings it.
+        error: what the import said.
+    """
+    return MissingDependencyError(f"{what}: {install(extra)}" + (f" ({error})" if str(error) else ""))
+
+
 class OptionsError(VermilionError, ValueError):
     """An option has a value outside its domain, or two options contradict each other."""
 

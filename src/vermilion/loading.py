@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vermilion.checkpoints import catalogue
 from vermilion.choices import suggestion
-from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError
+from vermilion.errors import CheckpointError, MissingDependencyError, OptionsError, install
 from vermilion.pipeline import (
     FALLBACK_HINT,
     EventDetector,
@@ -39,7 +39,7 @@ VLLM_KEY = "VLLM_API_KEY"
 RECOGNIZERS = {"fireredasr2-aed": "aed", "fireredasr2-llm": "llm"}
 ADVICE = (
     "Download them with `vermilion pull`, point --models at the folder that holds them, or install a smaller "
-    'recogniser: pip install "vermilion[starter]".'
+    f"recogniser: {install('starter')}."
 )
 
 

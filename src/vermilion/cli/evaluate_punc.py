@@ -9,9 +9,9 @@ from vermilion.cli.options import Hardware, Json, ModelsOption, Quiet
 EXAMPLES = """Examples:
   vermilion evaluate punc texts.jsonl -o out
 
-A line has "text" with its true marks; the restorer gets it without them, in
-lower case. Micro figures count comma, period and question mark. The recording
-that a line names is not read."""
+A line has "text" with its true marks, and an "id" if you wish; the restorer
+gets it without them, in lower case. Micro figures count comma, period and
+question mark. No recording is needed; one that a line names is not read."""
 
 
 def punc(
@@ -29,7 +29,9 @@ def punc(
 
     terminal = Terminal(quiet)
     systems = restorers(models, hardware.apply())
-    return show(terminal, run(terminal, systems, sets_of(manifests, results), results.plan()), results, json)
+    return show(
+        terminal, run(terminal, systems, sets_of(manifests, results, texts=True), results.plan()), results, json
+    )
 
 
 evaluate_punc_app = task(punc, EXAMPLES)

@@ -104,11 +104,11 @@ def run(terminal: Terminal, systems: Sequence[System], sets: Sequence[NamedSet],
         return evaluate(systems, sets, plan, progress)
 
 
-def sets_of(manifests: Sequence[str], results: Results) -> list[NamedSet]:
-    """Read the test sets."""
+def sets_of(manifests: Sequence[str], results: Results, *, texts: bool = False) -> list[NamedSet]:
+    """Read the test sets; of `texts` lines need no recording."""
     from vermilion.evaluation.sets import read_sets
 
-    return read_sets(manifests, results.group or ())
+    return read_sets(manifests, results.group or (), texts=texts)
 
 
 def show(terminal: Terminal, outcome: Outcome, results: Results, json: bool) -> int:
@@ -123,6 +123,8 @@ def show(terminal: Terminal, outcome: Outcome, results: Results, json: bool) -> 
         terminal.show(table(outcome.evaluations, outcome.lines))
         for evaluation in outcome.evaluations if results.show > 0 else ():
             _worst(terminal, evaluation, results.show)
+    for remark in dict.fromkeys(r for evaluation in outcome.evaluations for r in evaluation.remarks):
+        terminal.warn(remark)
     page = next((f for f in outcome.files if f.name == PAGE), None)
     if page is not None:
         terminal.say(f"report: {page}")

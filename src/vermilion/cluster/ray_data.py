@@ -24,10 +24,10 @@ from vermilion.cluster.store import Form, Store
 from vermilion.cluster.workers import Done, WorkerOptions
 from vermilion.errors import (
     ManifestError,
-    MissingDependencyError,
     ModelError,
     OptionsError,
     VermilionError,
+    missing,
 )
 from vermilion.manifests import Utterance
 from vermilion.transcript import Failure, Transcript
@@ -161,7 +161,7 @@ def ray_package(local: bool = False) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingDependencyError('the engine ray needs: pip install "vermilion[ray]"') from error
+        raise missing("the engine ray is not installed", "ray") from error
     for handler in logging.getLogger("ray.data").handlers:  # its remarks are in its log files; ours are for people
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vermilion.assembly import Job, Unit, restore_units, unit_state
 from vermilion.cluster.ray_data import RayOptions, connect
-from vermilion.errors import Cancelled, MissingDependencyError, OptionsError
+from vermilion.errors import Cancelled, OptionsError, missing
 from vermilion.live.options import LiveOptions
 from vermilion.runtime import begin_worker
 from vermilion.scheduling import windows
@@ -92,7 +92,7 @@ def serve_package() -> tuple[Any, Any]:
         import ray
         from ray import serve
     except ImportError as error:
-        raise MissingDependencyError('the engine ray needs: pip install "vermilion[ray]"') from error
+        raise missing("the engine ray is not installed", "ray") from error
     return ray, serve
 
 

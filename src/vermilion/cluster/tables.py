@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vermilion.cluster.rows import Row
-from vermilion.errors import MissingDependencyError
+from vermilion.errors import missing
 
 AS_JSON = ("manifest", "provenance", "failures", "models")
 """columns without a fixed shape"""
@@ -29,7 +29,7 @@ def arrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingDependencyError('Parquet needs: pip install "vermilion[parquet]"') from error
+        raise missing("Parquet needs pyarrow", "parquet") from error
     return pyarrow
 
 

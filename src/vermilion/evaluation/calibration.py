@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vermilion.asr.calibration import CLIP, Calibration, ConfidenceCurve, Method
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import OptionsError, missing
 from vermilion.evaluation.normalisation import Normalisation, tokens
 from vermilion.evaluation.recognition import align, count
 from vermilion.transcript import Recognition
@@ -165,14 +165,22 @@ def fit(samples: Samples, method: Method | Literal["auto"] = "auto", folds: int 
         OptionsError: fewer than 20 recordings.
         MissingDependencyError: the extra `evaluation` is not installed.
     """
-    recordings = len(set(samples.groups))
-    if recordings < FEWEST:
-        raise OptionsError(f"{recordings} recordings with an answer are too few to calibrate on; give {FEWEST} or more")
+    check_size(len(set(samples.groups)), "with an answer")
     sure, right = np.asarray(samples.confidences), np.asarray(samples.correct)
     methods: Sequence[Method] = ("temperature", "isotonic") if method == "auto" else (method,)
     after = {m: reliability(_crossed(sure, right, samples.groups, m, folds), right) for m in methods}
     best = min(methods, key=lambda m: after[m].brier)
     return Fitted(_FITS[best](sure, right), reliability(sure, right), after[best])
+
+
+def check_size(recordings: int, which: str = "with a text") -> None:
+    """Refuse what is too little.
+
+    Raises:
+        OptionsError: fewer than 20 recordings.
+    """
+    if recordings < FEWEST:
+        raise OptionsError(f"{recordings} recordings {which} are too few to calibrate on; give {FEWEST} or more")
 
 
 def calibrate(
@@ -201,7 +209,7 @@ def _crossed(
     try:
         from sklearn.model_selection import GroupKFold
     except ImportError as error:
-        raise MissingDependencyError('calibration needs: pip install "vermilion[evaluation]"') from error
+        raise missing("calibration needs scikit-learn", "evaluation") from error
     out = np.zeros_like(sure)
     for train, test in GroupKFold(folds).split(sure, groups=np.asarray(groups)):
         curve = _FITS[method](sure[train], right[train])

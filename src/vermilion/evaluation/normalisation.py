@@ -7,7 +7,7 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import OptionsError, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +115,7 @@ def _whisper(which: str) -> Callable[[str], str]:
         from whisper_normalizer.basic import BasicTextNormalizer
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise MissingDependencyError('Whisper\'s normalisers need: pip install "vermilion[evaluation]"') from error
+        raise missing("Whisper's normalisers are not installed", "evaluation") from error
     made: Callable[[str], str] = EnglishTextNormalizer() if which == "english" else BasicTextNormalizer()
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vermilion.errors import MissingDependencyError
+from vermilion.errors import missing
 from vermilion.evaluation.normalisation import Normalisation, Unit, tokens
 
 Kind = Literal["equal", "substitute", "delete", "insert"]
@@ -99,7 +99,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[Step, ..
     try:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
-        raise MissingDependencyError('error rates need: pip install "vermilion[evaluation]"') from error
+        raise missing("error rates need rapidfuzz", "evaluation") from error
     steps: list[Step] = []
     for op in Levenshtein.opcodes(list(reference), list(hypothesis)):
         said, heard = reference[op.src_start : op.src_end], hypothesis[op.dest_start : op.dest_end]

@@ -95,6 +95,8 @@ class Evaluation:
     confusion: LanguageScore | None = field(default=None, repr=False)
     confidences: Mapping[str, Samples] = field(default_factory=dict, repr=False)
     """with what was right about them: of "utterance", "word", "language"; none if the system gives none"""
+    remarks: tuple[str, ...] = ()
+    """what a reader of the figures should know"""
 
     @property
     def headline(self) -> Figure:

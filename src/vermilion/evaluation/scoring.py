@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,7 +57,28 @@ def _recognition(system: str, sets: Sequence[NamedSet], answers: Answers, option
         results.append(_result(test_set, answers, rows, _text_figures(rows)))
     name = _rate_name(options)
     figures = (Figure(name), *_TEXT_FIGURES)
-    return Evaluation("asr", system, figures, figures[0], tuple(_named(results, name)), confidences=samples.known())
+    return Evaluation(
+        "asr", system, figures, figures[0], tuple(_named(results, name)), confidences=samples.known(),
+        remarks=tuple(_unfit(sets, options)),
+    )  # fmt: skip
+
+
+_OF_THE_REPORT = ("zh", "en")
+"""languages that the report's normalisation was made for"""
+
+
+def _unfit(sets: Sequence[NamedSet], options: ScoringOptions) -> Iterator[str]:
+    """What the report's normalisation does to other languages than its own."""
+    if options.normalisation != "report" or options.unit == "character":
+        return
+    codes = {s.name: {languages.reduced(u.language, "language") for u in s.utterances if u.language} for s in sets}
+    for name, found in codes.items():
+        other = sorted(found - set(_OF_THE_REPORT))
+        if other:
+            yield (
+                f"{name} is in {', '.join(other)}: the report's normalisation is for Chinese and English (it joins "
+                'single letters, "il y a" becomes "IL YA"); --normalisation whisper-basic counts words as they are'
+            )
 
 
 _TEXT_FIGURES = (

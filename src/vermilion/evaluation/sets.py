@@ -6,14 +6,15 @@ Beside `text` and `lang`, a line of a manifest may have `segments` ([[start, end
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vermilion.errors import ManifestError, OptionsError
-from vermilion.manifests import KALDI_WAVES, Utterance, read_manifest
+from vermilion.manifests import KALDI_WAVES, Utterance, from_row, read_manifest
 from vermilion.transcript import Span, Word
 
 
@@ -32,12 +33,13 @@ class NamedSet:
             raise ManifestError(f"the set {self.name} has {len(twice)} ids more than once, such as {twice[0]!r}")
 
 
-def read_sets(arguments: Sequence[str], groups: Sequence[str] = ()) -> list[NamedSet]:
+def read_sets(arguments: Sequence[str], groups: Sequence[str] = (), *, texts: bool = False) -> list[NamedSet]:
     """Read manifests.
 
     Args:
         arguments: paths of manifests, or NAME=path; without a name the file's stem (a Kaldi folder's name).
         groups: averages, each as NAME=SET,SET.
+        texts: lines need a text and no recording.
 
     Raises:
         ManifestError: a manifest cannot be read, or has an id twice.
@@ -49,9 +51,47 @@ def read_sets(arguments: Sequence[str], groups: Sequence[str] = ()) -> list[Name
         raise OptionsError(f"two sets share a name ({', '.join(names)}); give one as NAME=path")
     members = [_group(text, names) for text in groups]
     return [
-        NamedSet(name, tuple(read_manifest(path)), tuple(g for g, sets in members if name in sets))
+        NamedSet(name, tuple((read_lines if texts else read_manifest)(path)), tuple(g for g, s in members if name in s))
         for name, path in named
     ]
+
+
+def read_lines(path: str | Path) -> list[Utterance]:
+    """Read a manifest whose lines may have a text and no recording; without an id they go by their number.
+
+    Raises:
+        ManifestError: it cannot be read, or a line has neither.
+    """
+    file = Path(path)
+    if file.is_dir() or file.name == KALDI_WAVES:
+        return read_manifest(path)
+    found = []
+    try:
+        rows = [json.loads(line) if line.strip() else None for line in file.read_text("utf-8-sig").splitlines()]
+    except (OSError, ValueError):
+        return read_manifest(path)  # an array, packed, or it says what is wrong
+    for number, row in enumerate(rows, 1):
+        if row is not None:
+            found.append(_line(row, file, number))
+    if not found:
+        raise ManifestError(f"{file} holds no texts")
+    return found
+
+
+def _line(row: Any, file: Path, number: int) -> Utterance:
+    where = f"{file}, line {number}"
+    if isinstance(row, dict) and not any(key in row for key in _RECORDINGS):
+        if not isinstance(row.get("text", row.get("txt")), str):
+            raise ManifestError(f'{where} has neither a "text" nor a recording')
+        named = {"id": f"line {number}"} | row | {"audio_filepath": "none"}
+        return replace(from_row(named, file.parent, where), audio="")
+    if not isinstance(row, dict):
+        raise ManifestError(f"{where} is no JSON object")
+    return from_row(row, file.parent, where)
+
+
+_RECORDINGS = ("audio_filepath", "wav", "audio")
+"""keys that name one"""
 
 
 def spans_of(utterance: Utterance) -> list[Span] | None:

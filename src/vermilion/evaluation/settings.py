@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from vermilion.decoding.options import DecodingOptions
-from vermilion.errors import FormatError, MissingDependencyError, OptionsError
+from vermilion.errors import AudioError, FormatError, ManifestError, OptionsError
+from vermilion.evaluation.recognition import gathered, score_utterance
+from vermilion.manifests import BYTES, KALDI_WAVES, Utterance, read_manifest
 from vermilion.transcript import Recognition
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from vermilion.pipeline import PipelineOptions
 
+Audio: TypeAlias = "Path | NDArray[np.float32]"
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 ENCODED = 5
 """recordings whose encoder output is compared"""
@@ -32,6 +35,16 @@ class Sample:
 
     path: Path
     text: str | None = None
+    utterance: Utterance | None = None
+    """where it is only a stretch of a recording, or a part of a file"""
+
+    def audio(self) -> Path | NDArray[np.float32]:
+        """What a recogniser takes; a stretch that cannot be read is left to the recogniser to refuse."""
+        if self.utterance is None:
+            return self.path
+        with suppress(AudioError, ManifestError):
+            return self.utterance.load()
+        return Path(f"{self.path} ({self.utterance.id})")
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,19 @@ class Comparison:
 
 
 def read_samples(path: str | Path) -> list[Sample]:
-    """Read a list of recordings: per line a path and, after a tab, the text.
+    """Read a list of recordings: a manifest, or per line a path and, after a tab, the text.
 
     Args:
-        path: UTF-8 text; relative paths count from its folder; empty lines and lines with # are passed over.
+        path: a manifest (JSON lines, a Kaldi folder), or UTF-8 text: relative paths count from its folder; empty lines
+            and lines with # are passed over.
 
     Raises:
         FormatError: the file cannot be read or names no recording.
+        ManifestError: (a manifest) the same, or a line is no entry.
     """
     file = Path(path)
+    if _is_manifest(file):
+        return [_sample(utterance) for utterance in read_manifest(file)]
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -87,24 +104,20 @@ def read_samples(path: str | Path) -> list[Sample]:
     return found
 
 
-def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Edits between two texts and the length of the first; case, marks and blanks do not count.
-
-    Raises:
-        MissingDependencyError: the extra `evaluation` is not installed.
-    """
+def _is_manifest(file: Path) -> bool:
+    """Whether a file is one, by its beginning."""
+    if file.is_dir() or file.name == KALDI_WAVES or file.suffix == ".gz":
+        return True
     try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise MissingDependencyError('error rates need: pip install "vermilion[evaluation]"') from error
-    wanted, got = _letters(reference), _letters(hypothesis)
-    return Levenshtein.distance(wanted, got), len(wanted)
+        with file.open("rb") as start:
+            return start.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    except OSError:
+        return False
 
 
-def _letters(text: str) -> str:
-    """Letters and digits alone, compatibility forms unified."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
+def _sample(utterance: Utterance) -> Sample:
+    part = utterance.offset or utterance.duration is not None or BYTES in utterance.extra
+    return Sample(Path(utterance.audio), utterance.text, utterance if part else None)
 
 
 def compare(
@@ -136,7 +149,7 @@ def compare(
     texts: dict[Setting, list[str | None]] = {}
     spent: dict[Setting, float] = {}
     encoded: dict[str, list[NDArray[np.float32]]] = {}
-    audio = [sample.path for sample in samples]
+    audio = [sample.audio() for sample in samples]
     precisions = list(dict.fromkeys(s.precision for s in settings))
     for precision in (
         precisions if precisions[0] == "float32" else ["float32", *(p for p in precisions if p != "float32")]
@@ -154,14 +167,14 @@ def compare(
     return [_comparison(s, settings[0], samples, texts, encoded, seconds / spent[s]) for s in settings]
 
 
-def _run(recognizer: Any, audio: Sequence[Path], decoding: DecodingOptions) -> tuple[list[str | None], float]:
+def _run(recognizer: Any, audio: Sequence[Audio], decoding: DecodingOptions) -> tuple[list[str | None], float]:
     start = time.perf_counter()
     results = recognizer.recognize(audio, decoding)
     spent = max(time.perf_counter() - start, 1e-9)
     return [r.text if isinstance(r, Recognition) else None for r in results], spent
 
 
-def _duration(audio: Sequence[Path]) -> float:
+def _duration(audio: Sequence[Audio]) -> float:
     """Seconds of all recordings that can be read."""
     from vermilion.audio import load_audio
     from vermilion.errors import AudioError
@@ -175,7 +188,7 @@ def _duration(audio: Sequence[Path]) -> float:
     return total
 
 
-def _encoded(recognizer: Any, audio: Sequence[Path]) -> list[NDArray[np.float32]]:
+def _encoded(recognizer: Any, audio: Sequence[Audio]) -> list[NDArray[np.float32]]:
     """Encoder output of the beginning of some recordings."""
     from vermilion.audio import load_audio
     from vermilion.errors import AudioError
@@ -217,9 +230,9 @@ def _comparison(
 def _rate(pairs: Sequence[tuple[str, str]]) -> float | None:
     if not pairs:
         return None
-    counts = [character_errors(reference, got) for reference, got in pairs]
-    edits, length = sum(c[0] for c in counts), sum(c[1] for c in counts)
-    return edits / length if length else float(edits > 0)
+    scored = [score_utterance("", reference, got, unit="character") for reference, got in pairs]
+    total = gathered(scored).counts
+    return total.rate if total.length else float(total.errors > 0)
 
 
 def _relative(exact: Sequence[NDArray[np.float32]], got: Sequence[NDArray[np.float32]]) -> float | None:

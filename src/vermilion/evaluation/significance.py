@@ -1,12 +1,14 @@
-"""How sure a figure is: bootstrap intervals over recordings, and two systems on the same recordings.
+"""How sure a figure is: intervals over recordings, and two systems on the same recordings.
 
-Bootstrap as in Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (2004).
+Bootstrap as in Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (2004);
+shares of recordings by Wilson's score interval (1927), which says something also where nothing or everything is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,13 +53,19 @@ class Difference:
 
 
 def interval(
-    errors: ArrayLike, lengths: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval:
-    """Bootstrap interval of Σ errors / Σ lengths, recordings drawn with replacement.
+    errors: ArrayLike, lengths: ArrayLike, *, share: bool = True,
+    level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED,
+) -> Interval:  # fmt: skip
+    """Interval of Σ errors / Σ lengths: Wilson's for shares of recordings, else by bootstrap over recordings.
+
+    Where all recordings have the same rate (nothing is wrong, say), a bootstrap would claim certainty: the interval is
+    then Wilson's for as many trials as there are recordings.
 
     Args:
         errors: (n,) errors per recording (for a share: 1 where wrong).
         lengths: (n,) tokens per recording (for a share: 1).
+        share: the figure lies between 0 and 1 unless there are more errors than tokens; False = seconds, say, for which
+            there is a bootstrap only.
         level: certainty.
         resamples: bootstrap samples.
         seed: of the draws; the same seed gives the same interval.
@@ -66,9 +74,29 @@ def interval(
         OptionsError: no recordings, or lists of different length.
     """
     top, bottom = _columns(errors, lengths)
+    value = float(_rate(top.sum(), bottom.sum()))
+    alike = np.ptp(_rate(top, bottom)) == 0
+    of_recordings = bool(np.isin(top, (0, 1)).all() and (bottom == 1).all())
+    if share and value <= 1 and (alike or of_recordings):
+        return wilson(value, len(top), level)
     rates = np.concatenate([_rate(top[rows].sum(1), bottom[rows].sum(1)) for rows in _draws(len(top), resamples, seed)])
     low, high = _bounds(rates, level)
-    return Interval(float(_rate(top.sum(), bottom.sum())), low, high, level)
+    return Interval(value, low, high, level)
+
+
+def wilson(share: float, trials: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval.
+
+    Args:
+        share: of the trials that came out so, 0 to 1.
+        trials: how many, at least 1.
+        level: certainty.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    scale = 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    half = z / scale * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), level)
 
 
 def difference(

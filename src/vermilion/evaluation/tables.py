@@ -200,7 +200,8 @@ def _p(value: float) -> str:
 
 def _line(evaluation: Evaluation, result: SetResult, base: PerRecording | None) -> Line:
     counted = [r for r in result.rows if r.length or r.errors]
-    sure = interval([r.errors for r in counted], [r.length for r in counted]) if counted else None
+    share = evaluation.compared.unit == "%"
+    sure = interval([r.errors for r in counted], [r.length for r in counted], share=share) if counted else None
     shared = [r for r in counted if base is not None and (result.name, r.utterance.id) in base]
     change = None
     if base is not None and shared:

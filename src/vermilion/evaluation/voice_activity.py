@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.errors import MissingDependencyError, OptionsError
+from vermilion.errors import OptionsError, missing
 from vermilion.transcript import Span
 
 FRAME_SECONDS = 0.01
@@ -243,5 +243,5 @@ def _scikit_learn() -> Any:
     try:
         from sklearn import metrics
     except ImportError as error:
-        raise MissingDependencyError('curves need: pip install "vermilion[evaluation]"') from error
+        raise missing("curves need scikit-learn", "evaluation") from error
     return metrics

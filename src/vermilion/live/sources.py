@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vermilion.errors import AudioError, MissingDependencyError, OptionsError
+from vermilion.errors import AudioError, OptionsError, missing
 
 if TYPE_CHECKING:
     from vermilion.audio import AudioInput
@@ -35,8 +35,7 @@ def microphone(device: str | None = None) -> Iterator[Chunk]:
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not
-        reason = f'the microphone needs PortAudio: pip install "vermilion[mic]" ({error})'
-        raise MissingDependencyError(reason) from error
+        raise missing("the microphone needs PortAudio", "mic", error) from error
     chosen = int(device) if device is not None and device.isdigit() else device
     chunks: queue.Queue[NDArray[Any]] = queue.Queue(QUEUED)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vermilion.errors import ManifestError, MissingDependencyError
+from vermilion.errors import ManifestError, missing
 from vermilion.manifests import Utterance
 from vermilion.text import join_texts
 
@@ -54,7 +54,7 @@ def iterate_cuts(
     try:
         from lhotse import CutSet
     except ImportError as error:
-        raise MissingDependencyError("cut sets need lhotse: pip install 'vermilion[lhotse]'") from error
+        raise missing("cut sets need lhotse", "lhotse") from error
     try:
         for number, cut in enumerate(CutSet.from_file(path), 1):
             try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vermilion.errors import MissingDependencyError, TrainingError
+from vermilion.errors import TrainingError, missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def _summary_writer(folder: Path, first_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise MissingDependencyError('TensorBoard needs: pip install "vermilion[training]"') from error
+        raise missing("TensorBoard is not installed", "training") from error
     return SummaryWriter(str(folder), purge_step=first_step + 1)
 
 

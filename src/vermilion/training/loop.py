@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vermilion.errors import MissingDependencyError, OptionsError, TrainingError
+from vermilion.errors import OptionsError, TrainingError, missing
 from vermilion.runtime import default_threads, set_threads
 from vermilion.training.checkpoints import training_checkpoints
 from vermilion.training.log import MetricsLog, Report
@@ -44,7 +44,7 @@ def begin(options: TrainingOptions, report: Report | None = None) -> Run:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, PartialState
     except ImportError as error:
-        raise MissingDependencyError('training needs: pip install "vermilion[training]"') from error
+        raise missing("training needs accelerate", "training") from error
     if options.device == "cuda" and not torch.cuda.is_available():
         raise OptionsError("device is cuda, but there is no GPU that torch can use: take cpu or auto")
     if not options.resume and training_checkpoints(options.output_dir):

