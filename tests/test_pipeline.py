@@ -263,7 +263,7 @@ def test_the_warning_of_an_uncovered_language_names_who_answered_and_hints_at_wh
         (found,) = build([Span(0, 1)], recognizer=recognizer, options=options, **more).transcribe(tone(1)).warnings
         return found
 
-    assert warned("fr", {"zh"}).endswith("adds a recogniser for it)")
+    assert warned("fr", {"zh"}).endswith("in the folder of the source)")
     assert warned("Irish", WHISPER_CODES) == "Whisper-base does not cover ga (Irish); its text there is unreliable"
     assert "(" not in warned("fr", {"zh"}, fallback_hint="").partition("(French)")[2]
 
