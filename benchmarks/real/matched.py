@@ -109,7 +109,7 @@ def _reached(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _share(draws: NDArray[np.float64], recordings: int) -> Share:
-    """The first is of all recordings, the others are draws; where those agree, the number of recordings is the limit."""
+    """The first is of all recordings, the others are draws; where those agree, their number limits what is known."""
     value = float(draws[0])
     if np.ptp(draws) == 0:
         sure = wilson(value, recordings)
