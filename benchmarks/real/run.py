@@ -305,8 +305,8 @@ def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
     return (
         f"{first}\n\nF1 by condition; where nobody speaks, the share of frames called speech:\n\n{second}\n\n"
         f"At thresholds where every system calls {100 * matched.FALSE_ALARMS:g} % of the pauses speech: share of the "
-        "speech that is missed, and share of recordings without any speech that is called speech, in percent with 95 % intervals "
-        f"(bootstrap over recordings, the threshold chosen anew each time):\n\n{third}"
+        "speech that is missed, and share of recordings without any speech that is called speech, in percent with "
+        f"95 % intervals (bootstrap over recordings, the threshold chosen anew each time):\n\n{third}"
     )
 
 
