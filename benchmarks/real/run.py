@@ -23,6 +23,8 @@ from dataclasses import dataclass  # noqa: E402 - the thread counts come first
 from pathlib import Path  # noqa: E402 - the thread counts come first
 from typing import Any  # noqa: E402 - the thread counts come first
 
+import matched  # noqa: E402 - the thread counts come first
+
 from vermilion.decoding.options import DecodingOptions  # noqa: E402 - the thread counts come first
 from vermilion.errors import CheckpointError, MissingDependencyError  # noqa: E402 - the thread counts come first
 from vermilion.evaluation import peers, tasks  # noqa: E402 - the thread counts come first
@@ -30,16 +32,23 @@ from vermilion.evaluation.journal import FILE, Journal  # noqa: E402 - the threa
 from vermilion.evaluation.results import Evaluation, ScoringOptions  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.running import Step, run  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.scoring import evaluated  # noqa: E402 - the thread counts come first
-from vermilion.evaluation.sets import NamedSet  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.sets import NamedSet, spans_of  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.tables import lines  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.tasks import unpacked  # noqa: E402 - the thread counts come first
 from vermilion.evaluation.texts import as_set, read_texts  # noqa: E402 - the thread counts come first
+from vermilion.evaluation.voice_activity import frame_labels  # noqa: E402 - the thread counts come first
 from vermilion.loading import STARTER, Builder  # noqa: E402 - the thread counts come first
-from vermilion.manifests import read_manifest  # noqa: E402 - the thread counts come first
+from vermilion.manifests import Utterance, read_manifest  # noqa: E402 - the thread counts come first
 from vermilion.pipeline import PipelineOptions  # noqa: E402 - the thread counts come first
 from vermilion.vad import VadOptions  # noqa: E402 - the thread counts come first
 
 KINDS = ("vad", "events", "lid", "asr", "punc")
 LANGUAGES = ("en", "es", "fr", "it", "ru", "cs", "nl")
 SILENT, FALSE_ALARMS, CPU = "no speech", "FAR", "CPU ms per audio s"
+NOBODY = "nobody: "
+"""names of the sets of nospeech.jsonl begin so"""
+SCORING = {"asr": ScoringOptions(normalisation="whisper-basic")}
+"""the report's normalisation is for Chinese and English"""
 TITLES = {
     "vad": "Voice activity",
     "events": "Speech, singing, music",
@@ -93,8 +102,9 @@ def sets_of(data: Path, kind: str, limit: int | None) -> list[NamedSet]:
     """The test sets of one kind of question."""
     if kind in ("vad", "events"):
         rows = read_manifest(data / f"{kind}.jsonl")
-        conditions = list(dict.fromkeys(str(row.extra["condition"]) for row in rows))
-        return [NamedSet(c, tuple(row for row in rows if row.extra["condition"] == c)[:limit]) for c in conditions]
+        found = by_condition(rows, limit)
+        nobody = data / "nospeech.jsonl"
+        return found + (by_condition(read_manifest(nobody), limit, NOBODY) if kind == "vad" and nobody.exists() else [])
     if kind == "punc":
         return [
             as_set(f"punc-{code}", dict(list(read_texts(data / f"punc-{code}.jsonl").items())[:limit]))
@@ -107,6 +117,12 @@ def sets_of(data: Path, kind: str, limit: int | None) -> list[NamedSet]:
         NamedSet(c, tuple(r for r in rows if r.language and r.language.split()[0] == c)[:limit])
         for c in (*LANGUAGES, "zh")
     ]
+
+
+def by_condition(rows: Sequence[Utterance], limit: int | None, prefix: str = "") -> list[NamedSet]:
+    """A set for each condition."""
+    names = list(dict.fromkeys(str(row.extra["condition"]) for row in rows))
+    return [NamedSet(prefix + n, tuple(row for row in rows if row.extra["condition"] == n)[:limit]) for n in names]
 
 
 def covered(task: tasks.Task, sets: list[NamedSet]) -> list[NamedSet]:
@@ -134,7 +150,7 @@ def measured(system: System, sets: list[NamedSet], folder: Path, ask: bool) -> E
             if not ask or known == sets:
                 known = [s for s in known if s.utterances]
                 answers = {s.name: [journal.get(s.name, u) for u in s.utterances] for s in known}
-                return evaluated(system.kind, name, known, answers, ScoringOptions()) if known else None
+                return evaluated(system.kind, name, known, answers, SCORING.get(system.kind)) if known else None
     if not ask:
         return None
     try:
@@ -152,7 +168,7 @@ def measured(system: System, sets: list[NamedSet], folder: Path, ask: bool) -> E
         title.write_text("\n".join([task.system, *(s.name for s in sets)]), encoding="utf-8")
         answers = run(task, sets, journal, report)
     timed(task, sets, home)
-    return evaluated(system.kind, task.system, sets, answers, ScoringOptions())
+    return evaluated(system.kind, task.system, sets, answers, SCORING.get(system.kind))
 
 
 def timed(task: tasks.Task, sets: list[NamedSet], home: Path) -> None:
@@ -182,8 +198,8 @@ def journal_of(system: System, folder: Path) -> Journal:
 
 
 def whole(evaluation: Evaluation, folder: Path, label: str) -> Evaluation:
-    """The same answers scored as one set."""
-    utterances = [(s.name, row.utterance) for s in evaluation.sets for row in s.rows]
+    """The same answers scored as one set, without the recordings in which nobody ever speaks."""
+    utterances = [(s.name, row.utterance) for s in evaluation.sets if not s.name.startswith(NOBODY) for row in s.rows]
     with Journal(folder / evaluation.kind / label, {"label": label, "kind": evaluation.kind}) as journal:
         answers = {"all": [a for name, u in utterances if (a := journal.get(name, u)) is not None]}
     return evaluated(evaluation.kind, evaluation.system, [NamedSet("all", tuple(u for _, u in utterances))], answers)
@@ -200,7 +216,10 @@ def percent(value: float | None) -> str:
 
 
 def by_set(found: dict[str, Evaluation], figure: str, folder: Path) -> str:
-    """Systems in lines, sets in columns (with the most recordings that any system was asked about), then the mean."""
+    """Systems in lines, sets in columns (with the most recordings that any system was asked about), then the mean.
+
+    Where the figure is the one that intervals are about (or one less it), they stand behind it.
+    """
     counts: dict[str, int] = {}
     for evaluation in found.values():
         for result in evaluation.sets:
@@ -210,9 +229,47 @@ def by_set(found: dict[str, Evaluation], figure: str, folder: Path) -> str:
         values = {s.name: s.figures.get(figure) for s in evaluation.sets}
         known = [v for v in values.values() if v is not None]
         average = percent(sum(known) / len(known)) if len(known) > 1 else ""
-        cells = [percent(values[name]) if name in values else "" for name in counts]
+        sure = intervals(evaluation, figure)
+        cells = [percent(values[name]) + sure.get(name, "") if name in values else "" for name in counts]
         rows.append([f"{label}: {evaluation.system}", *cells, average, processor(label, evaluation.kind, folder)])
     return markdown(["", *(f"{name} ({n})" for name, n in counts.items()), "mean", CPU], rows)
+
+
+def intervals(evaluation: Evaluation, figure: str) -> dict[str, str]:
+    """95 % intervals of a figure by set, in percent."""
+    found = {line.name: line.interval for line in lines([evaluation]) if line.interval is not None}
+    if figure == evaluation.compared.name:
+        return {name: f" ({100 * i.low:.1f}–{100 * i.high:.1f})" for name, i in found.items()}
+    if (figure, evaluation.compared.name) == ("accuracy", "error rate"):
+        return {name: f" ({100 - 100 * i.high:.1f}–{100 - 100 * i.low:.1f})" for name, i in found.items()}
+    return {}
+
+
+def matched_table(found: dict[str, Evaluation], folder: Path) -> str:
+    """Systems that give probabilities, where all call the same share of speech's pauses speech."""
+    rows: list[list[str]] = []
+    names: list[str] = []
+    for label, evaluation in found.items():
+        with Journal(folder / evaluation.kind / label, {"label": label, "kind": evaluation.kind}) as journal:
+            frames = {s.name: [_frames(journal, s.name, row.utterance) for row in s.rows] for s in evaluation.sets}
+        known = {n: [f for f in fs if f is not None] for n, fs in frames.items()}
+        speech = [f for fs in known.values() for f in fs if f.labels.any()]
+        silent = {n.removeprefix(NOBODY): fs for n, fs in known.items() if n.startswith(NOBODY) and fs}
+        if not speech:
+            continue
+        point = matched.matched(speech, silent)
+        names = names or list(silent)
+        cells = [str(point.silent[n]) if n in point.silent else "" for n in names]
+        rows.append([f"{label}: {evaluation.system}", f"{point.threshold:.3f}", str(point.misses), *cells])
+    return markdown(["", "threshold", "missed", *names], rows)
+
+
+def _frames(journal: Journal, name: str, utterance: Utterance) -> matched.Frames | None:
+    answer = journal.get(name, utterance)
+    if answer is None or answer.value is None or "frames" not in answer.value:
+        return None
+    probabilities = unpacked(answer.value["frames"])
+    return matched.Frames(frame_labels(spans_of(utterance) or [], len(probabilities)), probabilities)
 
 
 def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
@@ -235,7 +292,8 @@ def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
     first = markdown(
         ["", *names, "segments missed / false / split / merged", "start off, ms", "end off, ms", CPU], rows
     )
-    conditions = list(dict.fromkeys(s.name for evaluation in found.values() for s in evaluation.sets))
+    names_of_sets = dict.fromkeys(s.name for evaluation in found.values() for s in evaluation.sets)
+    conditions = [name for name in names_of_sets if not name.startswith(NOBODY)]
     rows = []
     for label, evaluation in found.items():
         figures = {s.name: s.figures[FALSE_ALARMS if s.name.startswith(SILENT) else "F1"] for s in evaluation.sets}
@@ -244,7 +302,13 @@ def voice_activity_table(found: dict[str, Evaluation], folder: Path) -> str:
         )
     headings = [f"{c} ({FALSE_ALARMS})" if c.startswith(SILENT) else c for c in conditions]
     second = markdown(["", *headings], rows)
-    return f"{first}\n\nF1 by condition; where nobody speaks, the share of frames called speech:\n\n{second}"
+    third = matched_table(found, folder)
+    return (
+        f"{first}\n\nF1 by condition; where nobody speaks, the share of frames called speech:\n\n{second}\n\n"
+        f"At thresholds where every system calls {100 * matched.FALSE_ALARMS:g} % of the pauses speech: share of the "
+        "speech that is missed, and share of recordings without any speech that is called speech, in percent with "
+        f"95 % intervals (bootstrap over recordings, the threshold chosen anew each time):\n\n{third}"
+    )
 
 
 def event_table(found: dict[str, Evaluation]) -> str:
