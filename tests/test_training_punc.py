@@ -269,3 +269,15 @@ def test_what_cannot_be_trained_is_said(text, tmp_path):
             PunctuatorOptions(**wrong)
     with pytest.raises(OptionsError):
         NoiseOptions(deletion=1.5)
+
+
+def test_lines_that_are_no_text_are_left_out_and_named(text, tmp_path):
+    rows = [json.dumps({"text": line}, ensure_ascii=False) for line in text.read_text(encoding="utf8").splitlines()]
+    rows[4], rows[7] = "{", json.dumps({"txt": "no text"})
+    place = tmp_path / "text.jsonl"
+    place.write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")
+    outcome = run(place, tmp_path / "a", 1)
+    assert outcome.skipped == ("text.jsonl, line 5", "text.jsonl, line 8", "text.jsonl, line 61")
+    place.write_text("{\n" * 20 + rows[0])
+    with pytest.raises(TrainingError, match="of the first 21 recordings 20 cannot be used"):
+        run(place, tmp_path / "b", 1)

@@ -16,7 +16,7 @@ from training_helpers import options  # noqa: E402
 from vermilion import PipelineOptions, load  # noqa: E402
 from vermilion.checkpoints.reader import read_checkpoint  # noqa: E402
 from vermilion.errors import CheckpointError, OptionsError, TrainingError  # noqa: E402
-from vermilion.manifests import write_manifest  # noqa: E402
+from vermilion.manifests import read_manifest, write_manifest  # noqa: E402
 from vermilion.nn.dfsmn import Dfsmn, DfsmnConfig  # noqa: E402
 from vermilion.nn.dfsmn_torch import DfsmnNetwork, filter_rows  # noqa: E402
 from vermilion.training.log import read_metrics  # noqa: E402
@@ -186,6 +186,23 @@ def test_what_cannot_be_trained_is_said(manifests, tmp_path):
     for wrong in ({"kind": "dogs"}, {"batch": 0}, {"teacher_weight": 2}, {"look_ahead": -1}):
         with pytest.raises(OptionsError):
             DetectorOptions(**wrong)
+
+
+def test_a_recording_that_cannot_be_read_is_replaced_and_named(manifests, tmp_path):
+    lines = read_manifest(manifests["speech"][0])
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    broken = [replace(lines[0], audio=str(tmp_path / "broken.wav")), *lines[1:]]
+    wrong = replace(lines[2], id="wrong", extra={"segments": "all"})
+    write_manifest(tmp_path / "speech.jsonl", [*broken, wrong])
+    with (tmp_path / "speech.jsonl").open("a") as out:
+        out.write("{\n")
+    outcome = run({**manifests, "speech": [tmp_path / "speech.jsonl"]}, tmp_path / "a", 6, replace(TINY, workers=1))
+    assert outcome.finished
+    assert {lines[0].id, "wrong", "speech.jsonl, line 8"} >= set(outcome.skipped) >= {"speech.jsonl, line 8"}
+    assert len(outcome.skipped) >= 2
+    write_manifest(tmp_path / "none.jsonl", [replace(u, audio=str(tmp_path / "broken.wav")) for u in lines])
+    with pytest.raises(TrainingError, match="recordings .* cannot be used"):
+        run({**manifests, "speech": [tmp_path / "none.jsonl"]}, tmp_path / "b", 2)
 
 
 def test_speech_alone_is_enough(manifests, tmp_path):

@@ -52,7 +52,7 @@ def check_command(
     else:
         _show(terminal, found)
         if found.faults and report is None:
-            terminal.say("--report FILE writes each fault to a file")
+            terminal.say("--report FILE writes each fault to a file; vermilion data clean a manifest without them")
     return FAILED if found.faults else OK
 
 

@@ -51,6 +51,7 @@ from vermilion.training.punc_text import (
     read_texts,
     with_errors,
 )
+from vermilion.training.skipping import FEW, Skips
 
 MODEL = "model"
 """folder of the finished model, inside the output folder"""
@@ -236,8 +237,8 @@ def train_punctuation(
     model = training.output_dir / MODEL
 
     # text
-    known = [document for path in texts for document in documents(read_texts(path))]
-    held_out = [document for path in dev for document in documents(read_texts(path))]
+    known = [document for path in texts for document in documents(good_lines(path, run.skips))]
+    held_out = [document for path in dev for document in documents(good_lines(path, run.skips))]
     if not dev and options.validation_windows:
         known, held_out = parted(known)
 
@@ -286,6 +287,27 @@ def train_punctuation(
         if options.bert_weights:
             write_bert_weights(model, network.state_dict())
     return outcome
+
+
+def good_lines(path: Path, skips: Skips) -> Iterator[str]:
+    """The lines of a file of texts; those that are none are noted and left out.
+
+    Raises:
+        TrainingError: the file cannot be read, or too large a share of its lines is bad.
+    """
+    bad = count = 0
+
+    def note(number: int, error: TrainingError) -> None:
+        nonlocal bad
+        bad += 1
+        skips.note(f"{path.name}, line {number}", str(error))
+
+    for line in read_texts(path, note):
+        count += 1
+        yield line
+    if bad > max(FEW, skips.max_share * (bad + count)):
+        skips.failed, skips.tried = bad, bad + count
+        skips.refuse()
 
 
 def _lasting(options: PunctuatorOptions) -> dict[str, Any]:

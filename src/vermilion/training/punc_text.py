@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,12 @@ class NoiseOptions:
                 raise OptionsError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
 
 
-def read_texts(path: str | Path) -> Iterator[str]:
+def read_texts(path: str | Path, on_fault: Callable[[int, TrainingError], None] | None = None) -> Iterator[str]:
     """Read punctuated text line by line: plain text, or JSON lines with the key "text".
+
+    Args:
+        path: of the file.
+        on_fault: is given the number of each line that is no text, and what is wrong; reading goes on.
 
     Yields:
         Lines; an empty one parts what does not belong together.
@@ -86,16 +90,25 @@ def read_texts(path: str | Path) -> Iterator[str]:
     """
     file = Path(path)
     try:
-        with file.open(encoding="utf-8-sig") as lines:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, 1):
-                yield _text_of(file, number, line) if file.suffix == ".jsonl" else line.strip()
-    except (OSError, UnicodeDecodeError) as error:
+                try:
+                    text = _text_of(file, number, line)
+                except TrainingError as error:
+                    if on_fault is None:
+                        raise
+                    on_fault(number, error)
+                else:
+                    yield text
+    except OSError as error:
         raise TrainingError(f"cannot read the text {file}: {error}") from error
 
 
 def _text_of(file: Path, number: int, line: str) -> str:
-    if not line.strip():
-        return ""
+    if any("\udc80" <= c <= "\udcff" for c in line):
+        raise TrainingError(f"{file}, line {number} is no UTF-8 text")
+    if not line.strip() or file.suffix != ".jsonl":
+        return line.strip()
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:
