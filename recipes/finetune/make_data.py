@@ -12,7 +12,7 @@ import json
 import random
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,14 +74,70 @@ PATTERNS = (
 )
 
 
-def sentences(count: int, seed: int) -> list[str]:
+OTHER_PATTERNS = (
+    "please start the {thing} we have in the {room}",
+    "i want {colour} light where the {thing} stands",
+    "bring the {room} up to {level} degrees before we come home",
+    "nobody needs the {thing} now so stop it",
+    "close all the blinds except those in the {room}",
+    "tell me how warm it is in the {room} and in the {other}",
+    "give me {level} percent of light in the {room} until midnight",
+    "wake me in the {room} after {level} minutes",
+)
+"""the same words in wordings that are never trained on"""
+EVERYDAY = (
+    "we walked along the river until it was dark",
+    "my sister has moved to a small town near the coast",
+    "the train to the city leaves every hour",
+    "he could not find his keys this morning",
+    "they have been friends since they were at school",
+    "i would like a cup of tea and a piece of bread",
+    "the old man told us a story about the war",
+    "it has been raining since monday",
+    "she reads the newspaper before she goes to work",
+    "nobody knew where the children had gone",
+    "we should ask the doctor what he thinks",
+    "the price of apples has gone up again",
+    "there was no water in the village for two days",
+    "you can leave your coat on the chair",
+    "the horse ran across the field and over the hill",
+    "i have never seen so many people in one place",
+    "our teacher speaks four languages very well",
+    "the letter came too late to change anything",
+    "after the meeting we all went out to eat",
+    "the house was built more than a hundred years ago",
+    "he said that he would call you tomorrow",
+    "they sold their car and bought two bicycles",
+    "the king gave half of his land to the poor",
+    "please write your name at the top of the page",
+    "the music was so loud that we could not talk",
+    "her brother works in a hospital at night",
+    "most of the shops are closed on sunday",
+    "we lost our way in the forest and had to wait for help",
+    "a good book is better than a bad film",
+    "the soldiers crossed the bridge without a sound",
+    "i am sorry that you had to wait so long",
+    "the ship came back without its captain",
+    "snow fell on the mountains during the night",
+    "what would you do if you had more time",
+    "the farmer counted his sheep twice",
+    "it is not far from here to the station",
+    "his hands were cold and his shoes were wet",
+    "the answer to your question is very simple",
+    "we hope to see you again next summer",
+    "the dog slept in front of the fire",
+)
+"""what has nothing to do with the domain: what a model forgets"""
+
+
+def sentences(count: int, seed: int, patterns: Sequence[str] = PATTERNS) -> list[str]:
     """Different commands, in an order that is always the same."""
     draw = random.Random(seed)
     found: dict[str, None] = {}
     while len(found) < count:
         room, other = draw.sample(ROOMS, 2)
         words = {"thing": draw.choice(THINGS), "level": draw.choice(LEVELS), "colour": draw.choice(COLOURS)}
-        found[draw.choice(PATTERNS).format(room=room, other=other, **words)] = None
+        found[draw.choice(patterns).format(room=room, other=other, **words)] = None
     return list(found)
 
 
@@ -135,6 +191,8 @@ def main() -> None:
     write(given.out, "train", train, voice)
     write(given.out, "dev", rest[: given.test], voice)
     write(given.out, "test", rest[given.test : 2 * given.test], voice)
+    write(given.out, "test-words", sentences(given.test, given.seed, OTHER_PATTERNS), voice)
+    write(given.out, "everyday", list(EVERYDAY), voice)
     write(given.out, "test-voice", rest[2 * given.test :], espeak)
 
 

@@ -3,7 +3,8 @@
     python recipes/finetune/measure.py --before FireRedASR2-AED --after data/tuned/model --out RESULTS.md \\
         "seen voice=data/home/test.jsonl" "other voice=data/home/test-voice.jsonl"
 
-A Chinese character counts as a word. Errors are summed over a set: substitutions, deletions and insertions.
+A Chinese character counts as a word. Errors are summed over a set: substitutions, deletions and insertions. Behind each
+rate stands its 95 % interval over sentences.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 from rapidfuzz.distance import Levenshtein
 
 from vermilion.asr import AedRecognizer, DecodingOptions
+from vermilion.evaluation.significance import interval
 from vermilion.manifests import read_manifest
 from vermilion.transcript import Failure
 
@@ -24,28 +26,36 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.upper())
 
 
-def measure(model: Path, sets: dict[str, Path], limit: int) -> dict[str, tuple[int, int, list[tuple[str, str]]]]:
-    """Errors, words and texts of each set; a recording that fails counts as deletions."""
+def measure(model: Path, sets: dict[str, Path], limit: int) -> dict[str, list[tuple[str, str]]]:
+    """What was said and heard in each set; a recording that fails counts as deletions."""
     recognizer = AedRecognizer.from_pretrained(model)
     found = {}
     for name, manifest in sets.items():
         lines = [u for u in read_manifest(manifest) if u.text][:limit]
         answers = recognizer.recognize([u.load() for u in lines], DecodingOptions(timestamps=False))
         texts = ["" if isinstance(a, Failure) else a.text for a in answers]
-        pairs = [(u.text or "", text) for u, text in zip(lines, texts, strict=True)]
-        errors = sum(Levenshtein.distance(words(a), words(b)) for a, b in pairs)
-        found[name] = (errors, sum(len(words(a)) for a, _ in pairs), pairs)
+        found[name] = [(u.text or "", text) for u, text in zip(lines, texts, strict=True)]
     return found
+
+
+def rate(pairs: list[tuple[str, str]]) -> str:
+    """Word error rate and its interval."""
+    sure = interval(
+        [Levenshtein.distance(words(said), words(heard)) for said, heard in pairs],
+        [len(words(said)) for said, _ in pairs],
+    )
+    return f"{100 * sure.value:.1f} % ({100 * sure.low:.1f}–{100 * sure.high:.1f})"
 
 
 def table(before: dict, after: dict) -> str:
     """The rates side by side, and three sentences of each set."""
     lines = ["| test set | words | word error rate before | after |", "|---|---|---|---|"]
-    for name, (errors, total, _) in before.items():
-        lines.append(f"| {name} | {total} | {100 * errors / total:.1f} % | {100 * after[name][0] / total:.1f} % |")
+    for name, pairs in before.items():
+        count = sum(len(words(said)) for said, _ in pairs)
+        lines.append(f"| {name} | {count} | {rate(pairs)} | {rate(after[name])} |")
     lines += ["", "| said | before | after |", "|---|---|---|"]
-    for name, (_, _, pairs) in before.items():
-        rows = zip(pairs[:3], after[name][2][:3], strict=True)
+    for name, pairs in before.items():
+        rows = zip(pairs[:3], after[name][:3], strict=True)
         lines += [f"| {text} | {first or '—'} | {second or '—'} |" for (text, first), (_, second) in rows]
     return "\n".join(lines) + "\n"
 

@@ -28,5 +28,6 @@ done
 "$python" -m vermilion train aed "$out/home/train.jsonl" --dev "$out/home/dev.jsonl" --init "$model" \
     --output-dir "$out/tuned" "$@"
 "$python" "$here/measure.py" --before "$model" --after "$out/tuned/model" --out "$out/results.md" \
-    "new sentences, the voice trained on=$out/home/test.jsonl" "new sentences, another voice=$out/home/test-voice.jsonl" \
+    "new sentences, the voice trained on=$out/home/test.jsonl" "commands worded otherwise=$out/home/test-words.jsonl" \
+    "new sentences, another voice=$out/home/test-voice.jsonl" "everyday sentences, the voice trained on=$out/home/everyday.jsonl" \
     ${GENERAL:+"other speech=$GENERAL"}
