@@ -222,13 +222,14 @@ class Loop:
     def _advice(self) -> str:
         """How a training whose loss is no number goes on."""
         rate = f"--learning-rate {self.options.learning_rate / 10:g}"
-        other = "a smaller --clip-norm, longer --warmup-steps or --precision float32"
+        other = "--clip-norm 1, longer --warmup-steps or --precision float32"
         found = training_checkpoints(self.options.output_dir)
         if not found:
             return f"nothing is saved yet; give the command again with {rate}, {other}"
+        back = "the one before" if len(found) > 1 else "the beginning"
         return (
             f"give the same command with --retune and {rate} (or {other}) to go on from {found[-1]}; delete that file "
-            "first to go on from the one before"
+            f"first to go on from {back}"
         )
 
     def _update(self, stream: Iterator[tuple[int, int, Any]], step: int) -> tuple[int, int]:
